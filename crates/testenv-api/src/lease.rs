@@ -1,0 +1,241 @@
+//! A lease: what a test asks for, what it gets, and what is said about it while it lasts.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A kind of dependency that testenv knows how to prepare, fork and probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum ServiceKind {
+    /// PostgreSQL.
+    Postgres,
+    /// Redis, or Valkey, which speaks the same protocol.
+    Redis,
+}
+
+impl ServiceKind {
+    /// The name used in `testenv.toml` and on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Redis => "redis",
+        }
+    }
+}
+
+impl fmt::Display for ServiceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How far a lease is kept apart from every other lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// A server of its own: own roles, settings, extensions, log.
+    Server,
+    /// A database of its own, cloned from a template, in a server shared with other leases.
+    Namespace,
+    /// The one migrated database that all `shared` leases of a role use; for tests that roll back what they do.
+    Shared,
+}
+
+impl Isolation {
+    /// The name used in `testenv.toml` and on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Namespace => "namespace",
+            Self::Shared => "shared",
+        }
+    }
+}
+
+impl fmt::Display for Isolation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// When the data behind a lease outlives it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum KeepPolicy {
+    /// Kept when the test says that it failed.
+    #[default]
+    Failed,
+    /// Kept unless the test says that it passed, so after a SIGKILL or a timeout too.
+    UnlessPassed,
+    /// Always kept.
+    Always,
+    /// Never kept.
+    Never,
+}
+
+/// Body of `POST /v1/leases`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct LeaseRequest {
+    /// The role in `testenv.toml`, such as `database`. Either this or `service` is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// The kind of service, for which exactly one role must be configured, or none (then defaults hold).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceKind>,
+    /// Overrides the role's isolation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
+    /// Which attempt of which test asks, as the runner names it (`NEXTEST_ATTEMPT_ID`), for the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<String>,
+    /// The test's name, for `testenv status` and for messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<String>,
+    /// When to keep the data; the broker's configuration decides where this is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<KeepPolicy>,
+    /// How long to wait for the lease, in milliseconds; bounded by the broker's own limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u64>,
+    /// Asks for an already authenticated session to take over beside the lease (see [`Lease::handover`]).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub handover: bool,
+}
+
+/// The engine build behind a lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Engine {
+    /// Name of the program: `postgres`, `redis`, `valkey`.
+    pub name: String,
+    /// Full version as the engine says it, such as `15.18`.
+    pub version: String,
+    /// SHA-256 of the server's executable, in hex.
+    pub sha256: String,
+}
+
+/// First line of the answer to `POST /v1/leases`: a running, ready, prepared dependency.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Lease {
+    /// Unique for the broker's life.
+    pub id: String,
+    /// Role in `testenv.toml`.
+    pub role: String,
+    /// Kind of service.
+    pub service: ServiceKind,
+    /// How far it is kept apart from other leases.
+    pub isolation: Isolation,
+    /// Where the server runs; `native` here.
+    pub runtime: String,
+    /// Which build of the engine runs.
+    pub engine: Engine,
+    /// Key of the snapshot it was forked from.
+    pub snapshot: String,
+    /// Connection URL over TCP, understood by every client of the service.
+    pub url: String,
+    /// TCP host, `127.0.0.1`.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// User to connect as; empty where the service has none.
+    pub user: String,
+    /// Password; empty where none is needed.
+    pub password: String,
+    /// Database name; for Redis the database number.
+    pub database: String,
+    /// Where the server's unix socket is: the directory for PostgreSQL, the socket file for Redis.
+    pub socket: String,
+    /// Environment variables of the role, its templates filled in.
+    pub env: BTreeMap<String, String>,
+    /// Shell command that connects a client.
+    pub connect_command: String,
+    /// Unix socket on which one already authenticated session can be taken over, if it was asked for and is
+    /// there. Connect, and receive one message: the server's bytes from `AuthenticationOk` to `ReadyForQuery`
+    /// as data, and the session's file descriptor as `SCM_RIGHTS`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handover: Option<String>,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+/// Where the time of a lease went, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Timings {
+    /// From the request's arrival to the lease.
+    pub total_us: u64,
+    /// Thereof: preparing the snapshot (init, migrate, seed), 0 when it was there.
+    pub prepare_us: u64,
+    /// Thereof: waiting for a server to be forked and ready, 0 when one was warm.
+    pub fork_us: u64,
+    /// Whether the lease came out of the warm pool.
+    pub warm: bool,
+}
+
+/// Every line after the first in the answer to `POST /v1/leases`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// The server ended while it was leased.
+    ServerExited {
+        /// What is known about why, such as `exit status: 1`.
+        reason: String,
+        /// The last lines of its log.
+        log_tail: String,
+    },
+    /// The broker is going away, and the lease with it.
+    BrokerStopping,
+}
+
+/// How a test ended, as the test itself says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It passed: the data goes when the lease ends.
+    Passed,
+    /// It failed: the data is kept, unless the policy is `never`.
+    Failed,
+}
+
+/// Body of `POST /v1/leases/{id}/outcome`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct OutcomeRequest {
+    /// How the test ended.
+    pub outcome: Outcome,
+}
+
+/// Body of `POST /v1/leases/{id}/keep`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct KeepRequest {
+    /// Why, for `testenv status`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Answer to `POST /v1/leases/{id}/outcome` and `…/keep`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Kept {
+    /// Whether the server stays when the lease ends.
+    pub kept: bool,
+    /// For how long, in seconds, counted from the end of the lease.
+    pub keep_seconds: u64,
+    /// Shell command that connects a client.
+    pub connect_command: String,
+    /// The last lines of the server's log that belong to this lease.
+    pub log_tail: String,
+}

@@ -1,0 +1,338 @@
+//! `[services.<role>]`: one dependency and how it is prepared.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::template;
+use crate::units::Span;
+
+/// Longest name that PostgreSQL keeps whole, in bytes.
+pub const UNIX_NAME_LIMIT: usize = 63;
+
+/// Placeholders that environment templates may use.
+const PLACEHOLDERS: [&str; 8] = ["url", "host", "port", "user", "password", "database", "socket", "role"];
+
+/// One dependency: what it is, what it holds when a test gets it, and how the test learns where it is.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ServiceConfig {
+    /// Kind of service: `postgres`, `redis` or `valkey`. `redis` takes Valkey where only that is installed.
+    pub service: KindConfig,
+    /// Version wanted, by its leading parts: `15`, `7.2`. The newest build found on the machine when absent.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// Directory that holds the engine's programs (`postgres` and `initdb`, or `redis-server`), for a build
+    /// outside the usual places. Relative to the workspace.
+    #[serde(default)]
+    pub bin_dir: Option<PathBuf>,
+    /// `server` (default) gives every lease a server of its own, `namespace` a database of its own in a shared
+    /// server. Redis always has a server of its own.
+    #[serde(default)]
+    pub isolation: Option<IsolationConfig>,
+    /// PostgreSQL: name of the database, `app` when absent. In `namespace` isolation each lease's database is
+    /// named `t_…` instead, and only this name's content is cloned.
+    #[serde(default)]
+    pub database: Option<String>,
+    /// PostgreSQL: superuser that tests connect as, `postgres` when absent.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Password for TCP connections. Random when absent, so that other users of the machine cannot connect;
+    /// give one only to suites that hard-code it. For Redis, `""` means none.
+    #[serde(default)]
+    pub password: Option<String>,
+    /// PostgreSQL: locale of the cluster, `C.UTF-8` when absent.
+    #[serde(default)]
+    pub locale: Option<String>,
+    /// PostgreSQL: encoding of the databases, `UTF8` when absent.
+    #[serde(default)]
+    pub encoding: Option<String>,
+    /// PostgreSQL: extensions created before the migrations run.
+    #[serde(default)]
+    pub extensions: Vec<String>,
+    /// Server settings on top of testenv's own, such as `work_mem = "8MB"` or, for Redis, `maxmemory = "64mb"`.
+    #[serde(default)]
+    pub settings: BTreeMap<String, Setting>,
+    /// What brings the schema: a directory of `.sql` files, applied in the order of their names, or a command.
+    #[serde(default)]
+    pub migrations: Option<StepsConfig>,
+    /// What brings the data, after the migrations: files, or a command.
+    #[serde(default)]
+    pub seed: Option<StepsConfig>,
+    /// Environment variables for the commands that `testenv exec` and `testenv run` start. Placeholders:
+    /// `{url}`, `{host}`, `{port}`, `{user}`, `{password}`, `{database}`, `{socket}`, `{role}`. When absent,
+    /// PostgreSQL fills `DATABASE_URL`, `PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD`, `PGDATABASE`, and Redis
+    /// `REDIS_URL`.
+    #[serde(default)]
+    pub env: Option<BTreeMap<String, String>>,
+}
+
+/// Kind of service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum KindConfig {
+    /// PostgreSQL.
+    Postgres,
+    /// Redis, or Valkey where only that is installed.
+    Redis,
+    /// Valkey.
+    Valkey,
+}
+
+/// How far a lease is kept apart from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum IsolationConfig {
+    /// A server of its own.
+    Server,
+    /// A database of its own in a shared server.
+    Namespace,
+}
+
+/// A value of a server setting, as text; TOML's numbers and booleans are taken as they are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting(pub String);
+
+impl<'de> Deserialize<'de> for Setting {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match toml::Value::deserialize(deserializer)? {
+            toml::Value::String(text) => Ok(Self(text)),
+            value @ (toml::Value::Integer(_) | toml::Value::Float(_)) => Ok(Self(value.to_string())),
+            toml::Value::Boolean(on) => Ok(Self(if on { "on" } else { "off" }.to_owned())),
+            other => Err(serde::de::Error::custom(format!(
+                "a setting is a text, a number or a boolean, not {}",
+                other.type_str()
+            ))),
+        }
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Setting {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Setting".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": ["string", "number", "boolean"] })
+    }
+}
+
+/// Files to apply, or a command to run.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(untagged, expecting = "a path, a list of paths, or a table with `command` and `inputs`")]
+pub enum StepsConfig {
+    /// One file, or a directory of files that are applied in the order of their names.
+    Path(PathBuf),
+    /// Files and directories in this order.
+    Paths(Vec<PathBuf>),
+    /// A command.
+    Command(PrepareTable),
+}
+
+/// A command that prepares a service, such as `sqlx migrate run`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct PrepareTable {
+    /// Command line, given to `sh -c` in the workspace's root with the role's environment variables set.
+    pub command: String,
+    /// Files and directories whose content decides when the command has to run again.
+    pub inputs: Vec<PathBuf>,
+    /// How long it may take, `120s` when absent.
+    #[serde(default)]
+    pub timeout: Option<Span>,
+}
+
+/// One step of preparing a service, as [`ServiceConfig::steps`] lists them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PrepareStep<'a> {
+    /// Apply this file, or the files of this directory.
+    Files(&'a PathBuf),
+    /// Run this command.
+    Command(&'a PrepareTable),
+}
+
+impl ServiceConfig {
+    /// A service with nothing asked for: what a test gets that uses no `testenv.toml`.
+    pub fn new(service: KindConfig) -> Self {
+        Self {
+            service,
+            version: None,
+            bin_dir: None,
+            isolation: None,
+            database: None,
+            user: None,
+            password: None,
+            locale: None,
+            encoding: None,
+            extensions: Vec::new(),
+            settings: BTreeMap::new(),
+            migrations: None,
+            seed: None,
+            env: None,
+        }
+    }
+
+    /// Name of the database.
+    pub fn database(&self) -> &str {
+        self.database.as_deref().unwrap_or("app")
+    }
+
+    /// Superuser that tests connect as.
+    pub fn user(&self) -> &str {
+        self.user.as_deref().unwrap_or("postgres")
+    }
+
+    /// Environment templates, those of the kind where the file gives none.
+    pub fn env_templates(&self) -> BTreeMap<String, String> {
+        if let Some(env) = &self.env {
+            return env.clone();
+        }
+        let defaults: &[(&str, &str)] = match self.service {
+            KindConfig::Postgres => &[
+                ("DATABASE_URL", "{url}"),
+                ("PGHOST", "{host}"),
+                ("PGPORT", "{port}"),
+                ("PGUSER", "{user}"),
+                ("PGPASSWORD", "{password}"),
+                ("PGDATABASE", "{database}"),
+            ],
+            KindConfig::Redis | KindConfig::Valkey => &[("REDIS_URL", "{url}")],
+        };
+        defaults.iter().map(|(name, template)| ((*name).to_owned(), (*template).to_owned())).collect()
+    }
+
+    /// Migrations, then seed, in the order they are applied.
+    pub fn steps(&self) -> Vec<PrepareStep<'_>> {
+        let mut steps = Vec::new();
+        for config in [&self.migrations, &self.seed].into_iter().flatten() {
+            match config {
+                StepsConfig::Path(path) => steps.push(PrepareStep::Files(path)),
+                StepsConfig::Paths(paths) => steps.extend(paths.iter().map(PrepareStep::Files)),
+                StepsConfig::Command(table) => steps.push(PrepareStep::Command(table)),
+            }
+        }
+        steps
+    }
+
+    pub(crate) fn check(&self) -> Result<(), (String, String)> {
+        let postgres_only = [
+            ("database", self.database.is_some()),
+            ("user", self.user.is_some()),
+            ("locale", self.locale.is_some()),
+            ("encoding", self.encoding.is_some()),
+            ("extensions", !self.extensions.is_empty()),
+        ];
+        if self.service == KindConfig::Postgres {
+            check_identifier("database", self.database())?;
+            check_identifier("user", self.user())?;
+            if matches!(self.database(), "postgres" | "template0" | "template1") {
+                return Err(("database".into(), format!("{:?} is PostgreSQL's own", self.database())));
+            }
+            if self.password.as_deref() == Some("") {
+                return Err(("password".into(), "PostgreSQL has no empty passwords".into()));
+            }
+        } else if let Some((key, _)) = postgres_only.iter().find(|(_, given)| *given) {
+            return Err(((*key).to_owned(), "only PostgreSQL has this".into()));
+        } else if self.isolation == Some(IsolationConfig::Namespace) {
+            let what = "Redis starts in milliseconds and always has a server of its own; use \"server\"";
+            return Err(("isolation".into(), what.into()));
+        }
+        for name in self.extensions.iter().chain(self.settings.keys()) {
+            let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+            if name.is_empty() || !name.chars().all(word) {
+                return Err((name.clone(), "not a name: letters, digits, `_`, `-` and `.` only".into()));
+            }
+        }
+        let known = PLACEHOLDERS.map(|name| (name, ""));
+        for (name, text) in self.env.iter().flatten() {
+            if name.is_empty() || name.contains(['=', '\0']) {
+                return Err(("env".into(), format!("{name:?} cannot be the name of a variable")));
+            }
+            template::expand(text, &known).map_err(|error| (format!("env.{name}"), error.to_string()))?;
+        }
+        Ok(())
+    }
+}
+
+fn check_identifier(key: &str, name: &str) -> Result<(), (String, String)> {
+    if name.is_empty() || name.len() > UNIX_NAME_LIMIT || name.contains(|c: char| c.is_control()) {
+        let what = format!("{name:?} is not a name of 1 to {UNIX_NAME_LIMIT} bytes without control characters");
+        return Err((key.to_owned(), what));
+    }
+    Ok(())
+}
+
+pub(crate) fn check_role_name(role: &str) -> Result<(), String> {
+    let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
+    if role.is_empty() || role.len() > 32 || !role.chars().all(word) {
+        return Err(format!("{role:?} is not a role: 1 to 32 of a-z, 0-9, `_` and `-`"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::{Config, PrepareStep};
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(text, Path::new("testenv.toml")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn migrations_come_before_seeds_whatever_their_order_in_the_file() {
+        let config = parse(
+            r#"
+            [services.db]
+            service = "postgres"
+            seed = ["a.sql", "b.sql"]
+            migrations = { command = "sqlx migrate run", inputs = ["migrations"] }
+            "#,
+        )
+        .unwrap();
+        let steps = config.services["db"].steps();
+        assert!(matches!(steps[0], PrepareStep::Command(table) if table.command == "sqlx migrate run"));
+        assert!(matches!(steps[2], PrepareStep::Files(path) if path == Path::new("b.sql")));
+    }
+
+    #[test]
+    fn settings_take_numbers_and_booleans() {
+        let config = parse("[services.db]\nservice=\"postgres\"\nsettings = { jit = true, work_mem = 64 }");
+        let settings = &config.unwrap().services["db"].settings;
+        assert_eq!((settings["jit"].0.as_str(), settings["work_mem"].0.as_str()), ("on", "64"));
+    }
+
+    #[test]
+    fn what_only_postgres_has_is_refused_elsewhere() {
+        let error = parse("[services.cache]\nservice = \"redis\"\ndatabase = \"x\"").unwrap_err();
+        assert!(error.contains("services.cache.database: only PostgreSQL has this"), "{error}");
+        let error = parse("[services.cache]\nservice = \"redis\"\nisolation = \"namespace\"").unwrap_err();
+        assert!(error.contains("server of its own"), "{error}");
+    }
+
+    #[test]
+    fn a_bad_template_is_refused_when_the_file_is_read() {
+        let error = parse("[services.db]\nservice=\"postgres\"\nenv = { X = \"{uri}\" }").unwrap_err();
+        assert!(error.contains("services.db.env.X: unknown placeholder {uri}"), "{error}");
+    }
+
+    #[test]
+    fn hostile_names_are_refused() {
+        for text in [
+            "[services.\"../x\"]\nservice = \"postgres\"",
+            "[services.db]\nservice = \"postgres\"\ndatabase = \"template1\"",
+            "[services.db]\nservice = \"postgres\"\nextensions = [\"a; DROP\"]",
+            "[services.db]\nservice = \"postgres\"\nuser = \"\"",
+        ] {
+            parse(text).unwrap_err();
+        }
+    }
+}
