@@ -74,12 +74,9 @@ impl Workspace {
     /// Directory of this workspace's broker: its socket, lock and log, and the sockets of its servers.
     pub fn runtime_dir(&self) -> PathBuf {
         // FNV-1a: stable, tiny, and only a name; the broker checks that the workspace is the same.
-        let hash = self
-            .root
-            .as_os_str()
-            .as_bytes()
-            .iter()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+        let hash = self.root.as_os_str().as_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        });
         runtime_root().join(format!("{:010x}", hash >> 24))
     }
 

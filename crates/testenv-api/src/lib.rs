@@ -2,10 +2,13 @@
 //!
 //! HTTP/1.1 and JSON over a unix socket. `POST /v1/leases` answers with one line of JSON, a [`Lease`],
 //! and keeps the response open; closing the connection is the release. Everything here compiles into
-//! every test binary, so this crate has no IO of its own beyond looking up paths, and no async.
+//! every test binary, so this crate is small, has no async, and no IO of its own beyond looking up paths; the
+//! feature `client` adds a blocking client that uses the standard library only.
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "client")]
+pub mod client;
 pub mod discovery;
 mod error;
 mod lease;

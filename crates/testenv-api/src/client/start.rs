@@ -1,0 +1,99 @@
+//! Starting the broker of a workspace.
+
+use std::io::{BufRead as _, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::ClientError;
+use crate::discovery::{Workspace, env};
+
+/// How long a broker may take until it accepts connections.
+pub const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// How much of what the program says on its standard error is shown, in bytes.
+const STDERR_LIMIT_BYTES: u64 = 16 << 10;
+
+/// Starts the workspace's broker, in a session of its own, and returns when it accepts connections, which is
+/// at once when another one does already.
+///
+/// The program is `$TESTENV_BIN`, else `testenv` in `PATH`, else `~/.cargo/bin/testenv`.
+///
+/// # Errors
+/// [`ClientError::Start`] with what the program said.
+pub fn start_broker(workspace: &Workspace) -> Result<(), ClientError> {
+    if let Some(named) = std::env::var_os(env::BROKER).filter(|it| !it.is_empty()) {
+        return Err(ClientError::Start {
+            title: format!("no broker listens on {}", PathBuf::from(named).display()),
+            detail: String::new(),
+            hint: format!("{} names this socket; unset it to have a broker started", env::BROKER),
+        });
+    }
+    let program = program();
+    let mut child = Command::new(&program)
+        .args(["broker", "--detach", "--workspace"])
+        .arg(workspace.root())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|source| ClientError::Start {
+            title: "no broker runs, and the program that starts one cannot be run".into(),
+            detail: format!("{}: {source}", program.display()),
+            hint: format!("`cargo install testenv-cli`, or set {} to the path of testenv", env::BIN),
+        })?;
+    // Threads of their own, as a pipe has no read timeout. They end with the pipes.
+    let (send, lines) = mpsc::channel();
+    if let Some(stdout) = child.stdout.take() {
+        thread::spawn(move || {
+            BufReader::new(stdout.take(4096))
+                .lines()
+                .map_while(Result::ok)
+                .all(|line| send.send(line).is_ok())
+        });
+    }
+    let (send, errors) = mpsc::channel();
+    if let Some(stderr) = child.stderr.take() {
+        thread::spawn(move || {
+            let mut text = Vec::new();
+            let _ = stderr.take(STDERR_LIMIT_BYTES).read_to_end(&mut text);
+            let _ = send.send(String::from_utf8_lossy(&text).into_owned());
+        });
+    }
+    let deadline = Instant::now() + START_LIMIT;
+    let title = loop {
+        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) if line.starts_with("ready ") => {
+                let _ = child.wait(); // it has detached and leaves by itself after that line
+                return Ok(());
+            }
+            Ok(_) => {}
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                let _ = child.kill();
+                break format!("the broker was not ready within {} s", START_LIMIT.as_secs());
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => break "the broker did not start".to_owned(),
+        }
+    };
+    let _ = child.wait();
+    let detail = errors.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
+    Err(ClientError::Start {
+        title,
+        detail: detail.trim_end().to_owned(),
+        hint: format!("`{} broker` runs it in the foreground and shows more", program.display()),
+    })
+}
+
+/// The program that starts a broker.
+fn program() -> PathBuf {
+    let given = |name: &str| std::env::var_os(name).filter(|it| !it.is_empty());
+    if let Some(named) = given(env::BIN) {
+        return PathBuf::from(named);
+    }
+    let path = given("PATH").unwrap_or_default();
+    let installed = std::env::split_paths(&path).map(|dir| dir.join("testenv")).find(|it| it.is_file());
+    let home = || given("HOME").map(|home| PathBuf::from(home).join(".cargo/bin/testenv"));
+    installed.or_else(|| home().filter(|it| it.is_file())).unwrap_or_else(|| PathBuf::from("testenv"))
+}
