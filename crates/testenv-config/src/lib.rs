@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 pub use service::{
-    IsolationConfig, KindConfig, PrepareStep, PrepareTable, ServiceConfig, Setting, StepsConfig, UNIX_NAME_LIMIT,
+    IsolationConfig, KindConfig, NAME_LIMIT, PrepareStep, PrepareTable, ServiceConfig, Setting, StepsConfig,
 };
 pub use template::{TemplateError, expand};
 pub use units::{ByteSize, Span};
@@ -97,7 +97,7 @@ impl Default for BrokerConfig {
 
 /// When the data behind a lease outlives it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, serde::Serialize))]
 #[serde(rename_all = "kebab-case")]
 pub enum KeepConfig {
     /// When the test says that it failed.
@@ -142,7 +142,7 @@ impl Default for CacheConfig {
 
 /// Where servers' own data goes while they run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, serde::Serialize))]
 #[serde(rename_all = "lowercase")]
 pub enum StorageConfig {
     /// A tmpfs where there is one to be had, else disk.
@@ -156,7 +156,7 @@ pub enum StorageConfig {
 
 /// How a server gets its copy of a snapshot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, serde::Serialize))]
 #[serde(rename_all = "lowercase")]
 pub enum ForkConfig {
     /// The first of the following that works on this machine.
@@ -191,7 +191,7 @@ impl Default for RunConfig {
 
 /// Whose leases they are in `testenv run`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, serde::Serialize))]
 #[serde(rename_all = "lowercase")]
 pub enum PerConfig {
     /// Each test process has its own.

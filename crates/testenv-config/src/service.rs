@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -9,7 +10,7 @@ use crate::template;
 use crate::units::Span;
 
 /// Longest name that PostgreSQL keeps whole, in bytes.
-pub const UNIX_NAME_LIMIT: usize = 63;
+pub const NAME_LIMIT: usize = 63;
 
 /// Placeholders that environment templates may use.
 const PLACEHOLDERS: [&str; 8] = ["url", "host", "port", "user", "password", "database", "socket", "role"];
@@ -61,6 +62,9 @@ pub struct ServiceConfig {
     /// What brings the data, after the migrations: files, or a command.
     #[serde(default)]
     pub seed: Option<StepsConfig>,
+    /// How long preparing may take, from an empty server to the end of the seed; `120s` when absent.
+    #[serde(default)]
+    pub prepare_timeout: Option<Span>,
     /// Environment variables for the commands that `testenv exec` and `testenv run` start. Placeholders:
     /// `{url}`, `{host}`, `{port}`, `{user}`, `{password}`, `{database}`, `{socket}`, `{role}`. When absent,
     /// PostgreSQL fills `DATABASE_URL`, `PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD`, `PGDATABASE`, and Redis
@@ -144,9 +148,6 @@ pub struct PrepareTable {
     pub command: String,
     /// Files and directories whose content decides when the command has to run again.
     pub inputs: Vec<PathBuf>,
-    /// How long it may take, `120s` when absent.
-    #[serde(default)]
-    pub timeout: Option<Span>,
 }
 
 /// One step of preparing a service, as [`ServiceConfig::steps`] lists them.
@@ -175,6 +176,7 @@ impl ServiceConfig {
             settings: BTreeMap::new(),
             migrations: None,
             seed: None,
+            prepare_timeout: None,
             env: None,
         }
     }
@@ -182,6 +184,11 @@ impl ServiceConfig {
     /// Name of the database.
     pub fn database(&self) -> &str {
         self.database.as_deref().unwrap_or("app")
+    }
+
+    /// How long preparing may take.
+    pub fn prepare_timeout(&self) -> Duration {
+        self.prepare_timeout.map_or(Duration::from_secs(120), Span::as_duration)
     }
 
     /// Superuser that tests connect as.
@@ -262,8 +269,8 @@ impl ServiceConfig {
 }
 
 fn check_identifier(key: &str, name: &str) -> Result<(), (String, String)> {
-    if name.is_empty() || name.len() > UNIX_NAME_LIMIT || name.contains(|c: char| c.is_control()) {
-        let what = format!("{name:?} is not a name of 1 to {UNIX_NAME_LIMIT} bytes without control characters");
+    if name.is_empty() || name.len() > NAME_LIMIT || name.contains(|c: char| c.is_control()) {
+        let what = format!("{name:?} is not a name of 1 to {NAME_LIMIT} bytes without control characters");
         return Err((key.to_owned(), what));
     }
     Ok(())

@@ -137,8 +137,30 @@ mod schema {
     use std::borrow::Cow;
 
     use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+    use serde::{Serialize, Serializer};
 
     use super::{ByteSize, Span};
+
+    /// The number in the largest unit that divides it: how defaults are shown in the reference.
+    fn in_largest_unit(number: u128, units: &[(u128, &str)]) -> String {
+        let fits = units.iter().find(|(size, _)| number >= *size && number.is_multiple_of(*size));
+        let (size, name) = fits.copied().unwrap_or((1, units.last().map_or("", |unit| unit.1)));
+        format!("{}{name}", number / size)
+    }
+
+    impl Serialize for ByteSize {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B")];
+            serializer.serialize_str(&in_largest_unit(self.0.into(), &units))
+        }
+    }
+
+    impl Serialize for Span {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let units = [(3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")];
+            serializer.serialize_str(&in_largest_unit(self.0.as_millis(), &units))
+        }
+    }
 
     impl JsonSchema for ByteSize {
         fn schema_name() -> Cow<'static, str> {

@@ -1,0 +1,199 @@
+//! Engine builds: the server programs found on this machine.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+
+use sha2::{Digest as _, Sha256};
+use testenv_api::{Engine, Problem, ProblemKind};
+use testenv_config::{KindConfig, ServiceConfig};
+
+use crate::{Result, inputs, io_problem, machine, process::User};
+
+/// A build of an engine: which program, and exactly which.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineBuild {
+    /// Name, version and checksum.
+    pub engine: Engine,
+    /// Directory of the programs.
+    pub bin_dir: PathBuf,
+}
+
+impl EngineBuild {
+    /// The leading number of the version.
+    pub fn major(&self) -> u32 {
+        self.engine.version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0)
+    }
+}
+
+/// Finds the build that a role asks for: the newest that matches.
+///
+/// `path` is the value of `PATH`; `root` the workspace, against which `bin_dir` is resolved.
+///
+/// # Errors
+/// [`ProblemKind::EngineMissing`], with the builds that were found and how to install one.
+pub fn find(config: &ServiceConfig, root: &Path, path: &str, user: Option<&User>) -> Result<EngineBuild> {
+    let programs: &[&str] = match config.service {
+        KindConfig::Postgres => &["postgres"],
+        KindConfig::Redis => &["redis-server", "valkey-server"],
+        KindConfig::Valkey => &["valkey-server"],
+    };
+    let dirs = match &config.bin_dir {
+        Some(dir) => vec![root.join(dir)],
+        None => usual_dirs(config.service, path),
+    };
+    let mut found = Vec::new();
+    for program in programs {
+        for dir in &dirs {
+            let file = dir.join(program);
+            let Ok(file) = file.canonicalize() else { continue };
+            let bin_dir = file.parent().unwrap_or(dir).to_path_buf();
+            if found.iter().any(|build: &EngineBuild| build.bin_dir == bin_dir) {
+                continue;
+            }
+            machine::check_reachable(&file, user, "bin_dir")?;
+            found.push(EngineBuild { engine: inspect(&file, program)?, bin_dir });
+        }
+        if !found.is_empty() {
+            break;
+        }
+    }
+    let matching = found
+        .iter()
+        .filter(|build| config.version.as_ref().is_none_or(|it| matches(&build.engine.version, it)));
+    matching
+        .max_by_key(|build| version_key(&build.engine.version))
+        .cloned()
+        .ok_or_else(|| missing(config, &dirs, &found))
+}
+
+/// Whether `version` begins with the parts of `wanted`.
+fn matches(version: &str, wanted: &str) -> bool {
+    version.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', 'b', 'r', 'd']))
+}
+
+fn version_key(version: &str) -> Vec<u32> {
+    version.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
+}
+
+fn usual_dirs(kind: KindConfig, path: &str) -> Vec<PathBuf> {
+    let mut dirs = Vec::new();
+    if kind == KindConfig::Postgres {
+        // Debian, Red Hat's community packages, Homebrew on both of its roots, a build from source.
+        for (parent, name, inner) in [
+            ("/usr/lib/postgresql", "", "bin"),
+            ("/usr", "pgsql-", "bin"),
+            ("/opt/homebrew/opt", "postgresql@", "bin"),
+            ("/usr/local/opt", "postgresql@", "bin"),
+        ] {
+            let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+            dirs.extend(
+                entries
+                    .filter(|entry| entry.file_name().to_string_lossy().starts_with(name))
+                    .map(|entry| entry.path().join(inner)),
+            );
+        }
+        dirs.push("/usr/local/pgsql/bin".into());
+    }
+    dirs.extend(std::env::split_paths(path));
+    dirs.extend(["/usr/local/bin", "/usr/bin", "/usr/sbin", "/opt/homebrew/bin"].map(PathBuf::from));
+    dirs
+}
+
+/// Asks a program for its version and takes its checksum, once for each state of the file.
+fn inspect(file: &Path, program: &str) -> Result<Engine> {
+    static KNOWN: Mutex<Option<HashMap<PathBuf, (inputs::Fingerprint, Engine)>>> = Mutex::new(None);
+    let fingerprint = inputs::Fingerprint::take([file]);
+    let mut known = KNOWN.lock().expect("no panic while locked");
+    let known = known.get_or_insert_default();
+    if let Some((_, engine)) = known.get(file).filter(|(seen, _)| *seen == fingerprint) {
+        return Ok(engine.clone());
+    }
+    let failed = |error: &std::io::Error| Problem {
+        kind: ProblemKind::EngineMissing,
+        ..io_problem(format!("run {} --version", file.display()), error)
+    };
+    let output =
+        Command::new(file).arg("--version").stdin(Stdio::null()).output().map_err(|error| failed(&error))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let version = parse_version(&text)
+        .ok_or_else(|| failed(&std::io::Error::other(format!("no version in its answer: {text:?}"))))?;
+    let bytes = fs::read(file).map_err(|error| failed(&error))?;
+    let engine = Engine {
+        name: program.trim_end_matches("-server").to_owned(),
+        version: version.to_owned(),
+        sha256: inputs::hex(&Sha256::digest(&bytes)),
+    };
+    known.insert(file.to_path_buf(), (fingerprint, engine.clone()));
+    Ok(engine)
+}
+
+/// The version in `postgres (PostgreSQL) 15.18 (Debian …)` or `Redis server v=7.0.15 sha=…`.
+fn parse_version(text: &str) -> Option<&str> {
+    text.split_whitespace()
+        .map(|word| word.trim_start_matches("v="))
+        .find(|word| word.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+fn missing(config: &ServiceConfig, dirs: &[PathBuf], found: &[EngineBuild]) -> Problem {
+    let (name, package) = match config.service {
+        KindConfig::Postgres => ("PostgreSQL", "postgresql"),
+        KindConfig::Redis => ("Redis or Valkey", "redis-server"),
+        KindConfig::Valkey => ("Valkey", "valkey-server"),
+    };
+    let wanted = config.version.as_ref().map_or_else(String::new, |version| format!(" {version}"));
+    let detail = if found.is_empty() {
+        let dirs: Vec<_> = dirs.iter().map(|dir| dir.display().to_string()).collect();
+        format!("looked in {}", dirs.join(", "))
+    } else {
+        let builds: Vec<_> =
+            found.iter().map(|it| format!("{} in {}", it.engine.version, it.bin_dir.display())).collect();
+        format!("found only {}", builds.join(", "))
+    };
+    Problem::new(ProblemKind::EngineMissing, format!("no {name}{wanted} on this machine"))
+        .detail(detail)
+        .hint(format!(
+            "install it (Debian, Ubuntu: apt-get install {package}), or name its directory with `bin_dir`"
+        ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_match_by_whole_parts() {
+        assert!(matches("15.18", "15"));
+        assert!(matches("7.0.15", "7.0"));
+        assert!(matches("19beta1", "19"));
+        assert!(!matches("15.18", "1"));
+        assert!(!matches("15.18", "15.1"));
+    }
+
+    #[test]
+    fn versions_are_read_from_what_the_programs_say() {
+        assert_eq!(parse_version("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"), Some("15.18"));
+        assert_eq!(
+            parse_version("Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0"),
+            Some("7.0.15")
+        );
+        assert_eq!(parse_version("no such thing"), None);
+    }
+
+    #[test]
+    fn the_newest_is_compared_by_number() {
+        assert!(version_key("15.9") < version_key("15.18"));
+    }
+
+    #[test]
+    fn a_missing_engine_says_what_was_found_and_how_to_install() {
+        let mut config = ServiceConfig::new(KindConfig::Postgres);
+        config.version = Some("99".into());
+        let problem = find(&config, Path::new("/"), "", None).unwrap_err();
+        assert_eq!(problem.kind, ProblemKind::EngineMissing);
+        assert!(problem.title.contains("no PostgreSQL 99"), "{problem}");
+        assert!(problem.hint.contains("apt-get install postgresql"), "{problem}");
+    }
+}

@@ -1,0 +1,252 @@
+//! Databases of a shared PostgreSQL server, cloned from a template without copying it.
+//!
+//! `CREATE DATABASE … STRATEGY wal_log` copies the relations that the template's `pg_class` lists. The template
+//! it is given here is a *stub*: a database whose directory was reduced, while the server was stopped, to what
+//! the server insists on and an empty `pg_class`. It copies nothing and takes a fraction of a millisecond of
+//! work. Then an overlay of the frozen, prepared database's directory is mounted at the new database's place,
+//! before anybody can connect to it. Where the machine allows no overlay, or the server is older than 15,
+//! databases are cloned by PostgreSQL itself.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use testenv_api::{Problem, ProblemKind, ServiceKind};
+
+use super::wire::Connection;
+use super::{STATEMENT_TIMEOUT, admin, execute, quote_name, quote_text};
+use crate::fork::{self, Strategy};
+use crate::machine::Machine;
+use crate::server::Server;
+use crate::service::{Endpoint, Spec};
+use crate::snapshot::{Snapshot, Template};
+use crate::{Result, io_problem};
+
+/// Name of the stub.
+const STUB: &str = "testenv_stub";
+/// First object id given to clones: far above what a prepared database has used, far below where they wrap.
+const FIRST_OID: u32 = 1_000_000_000;
+
+/// A server whose database can be cloned.
+#[derive(Debug)]
+pub struct Host {
+    server: Server,
+    snapshot: Arc<Snapshot>,
+    machine: Arc<Machine>,
+    /// Statements that create and drop databases run one at a time.
+    admin: Mutex<Admin>,
+}
+
+#[derive(Debug)]
+struct Admin {
+    connection: Connection,
+    next_oid: u32,
+}
+
+/// A database of its own in a shared server. Dropping it drops the database.
+#[derive(Debug)]
+pub struct Database {
+    host: Arc<Host>,
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// Mounted directory in the server's data, and where its changes are kept.
+    overlay: Option<(PathBuf, PathBuf)>,
+    /// How much the server had logged when the database was created.
+    pub log_position: u64,
+}
+
+impl Host {
+    /// Makes a running server, started from a snapshot with a template, a host.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub fn new(machine: Arc<Machine>, snapshot: Arc<Snapshot>, mut server: Server) -> Result<Arc<Self>> {
+        server.session = None;
+        let connection = admin(&server.endpoint, "postgres")?;
+        let admin = Mutex::new(Admin { connection, next_oid: FIRST_OID });
+        Ok(Arc::new(Self { server, snapshot, machine, admin }))
+    }
+
+    /// The server.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Clones the prepared database as `name`.
+    ///
+    /// # Errors
+    /// [`ProblemKind::StartFailed`] with what the server said.
+    pub fn create(self: &Arc<Self>, name: &str) -> Result<Database> {
+        self.machine.check_room()?;
+        let log_position = self.server.log.position();
+        let owner = quote_name(&self.server.endpoint.user);
+        let mut admin = self.admin.lock().expect("no panic while locked");
+        let failed = |problem: Problem| Problem { kind: ProblemKind::StartFailed, ..problem };
+        let quoted = quote_name(name);
+        let overlay = match (self.machine.forks.strategy(), self.snapshot.template()) {
+            (Strategy::Overlay { in_user_namespace }, Some(template)) => {
+                admin.next_oid += 1;
+                let oid = admin.next_oid;
+                let sql = format!(
+                    "CREATE DATABASE {quoted} TEMPLATE {STUB} OWNER {owner} STRATEGY wal_log OID = {oid}"
+                );
+                execute(&mut admin.connection, &sql, "create a database").map_err(failed)?;
+                let mounted = self.mount(template, oid, in_user_namespace);
+                let overlay = mounted.map_err(|error| {
+                    let _ =
+                        execute(&mut admin.connection, &format!("DROP DATABASE {quoted}"), "drop a database");
+                    io_problem("mount a database's files", &error)
+                })?;
+                self.copy_settings(&mut admin, template, oid)?;
+                Some(overlay)
+            }
+            _ => {
+                let template = quote_name(&self.server.endpoint.database);
+                let sql = format!("CREATE DATABASE {quoted} TEMPLATE {template} OWNER {owner}");
+                execute(&mut admin.connection, &sql, "create a database").map_err(failed)?;
+                None
+            }
+        };
+        drop(admin);
+        let endpoint = Endpoint { database: name.to_owned(), ..self.server.endpoint.clone() };
+        Ok(Database { host: Arc::clone(self), endpoint, overlay, log_position })
+    }
+
+    /// Mounts the prepared database's files at the place of database `oid`.
+    fn mount(
+        &self,
+        template: Template,
+        oid: u32,
+        in_user_namespace: bool,
+    ) -> std::io::Result<(PathBuf, PathBuf)> {
+        let frozen = self.snapshot.data().join("base").join(template.database_oid.to_string());
+        let target = self.server.data().join("base").join(oid.to_string());
+        let changes = self.server.data().with_file_name(format!("db-{oid}"));
+        let owner = self.machine.user.as_ref();
+        fork::make_dir(&changes, 0o711, None)?;
+        let mounted = fork::overlay(&frozen, &changes, &target, owner, in_user_namespace);
+        if mounted.is_err() {
+            let _ = fs::remove_dir_all(&changes);
+        }
+        mounted.map(|()| (target, changes))
+    }
+
+    /// `ALTER DATABASE … SET` of the template holds for its clones too, which `CREATE DATABASE` does not see to.
+    fn copy_settings(&self, admin: &mut Admin, template: Template, oid: u32) -> Result<()> {
+        if !template.has_settings {
+            return Ok(());
+        }
+        let sql = format!(
+            "INSERT INTO pg_catalog.pg_db_role_setting SELECT {oid}, setrole, setconfig \
+             FROM pg_catalog.pg_db_role_setting WHERE setdatabase = {}",
+            template.database_oid
+        );
+        execute(&mut admin.connection, &sql, "copy the database's settings").map(drop)
+    }
+
+    fn drop_database(&self, database: &Database) -> Result<()> {
+        let name = quote_name(&database.endpoint.database);
+        let mut admin = self.admin.lock().expect("no panic while locked");
+        let run = |admin: &mut Admin, sql: &str| execute(&mut admin.connection, sql, "drop a database");
+        if let Some((target, changes)) = &database.overlay {
+            run(&mut admin, &format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false"))?;
+            let text = quote_text(&database.endpoint.database);
+            let end = format!(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = {text}"
+            );
+            run(&mut admin, &end)?;
+            // Nothing of this database may be left to write when its files go: a session of another database
+            // that has to make room in the buffers would fail for it.
+            run(&mut admin, "CHECKPOINT")?;
+            fork::unmount(target).map_err(|error| io_problem("unmount a database's files", &error))?;
+            let _ = fs::remove_dir_all(changes);
+        }
+        run(&mut admin, &format!("DROP DATABASE {name} WITH (FORCE)"))?;
+        Ok(())
+    }
+}
+
+impl Database {
+    /// The server it is in.
+    pub fn host(&self) -> &Arc<Host> {
+        &self.host
+    }
+
+    /// Opens a session on it, which fills the caches that a first session would otherwise wait for.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub fn open_session(&self) -> Result<crate::server::Session> {
+        let endpoint = &self.endpoint;
+        Connection::open(endpoint, &endpoint.user, &endpoint.database, STATEMENT_TIMEOUT)
+            .map(Connection::into_session)
+            .map_err(|error| super::statement_problem("the new database does not answer", &error))
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if self.host.server.has_exited() {
+            return;
+        }
+        if let Err(problem) = self.host.drop_database(self) {
+            tracing::warn!(%problem, database = self.endpoint.database, "a database could not be dropped");
+        }
+    }
+}
+
+/// A stub, as it is before it is reduced.
+#[derive(Clone, Debug)]
+pub(crate) struct Stub {
+    oid: u32,
+    /// Name of the file that holds its `pg_class`.
+    pg_class: String,
+}
+
+/// Creates the stub in a server that is being prepared; `None` where clones are made another way.
+pub(crate) fn create_stub(spec: &Spec, server: &Server) -> Result<Option<(Template, Stub)>> {
+    if spec.kind != ServiceKind::Postgres || spec.build.major() < 15 {
+        return Ok(None);
+    }
+    let endpoint = &server.endpoint;
+    let mut admin = admin(endpoint, "postgres")?;
+    let name = quote_name(&endpoint.database);
+    execute(&mut admin, &format!("CREATE DATABASE {STUB} TEMPLATE {name}"), "create the stub")?;
+    execute(
+        &mut admin,
+        &format!("ALTER DATABASE {STUB} WITH IS_TEMPLATE true ALLOW_CONNECTIONS false"),
+        "close the stub",
+    )?;
+    let names = format!("{}, {}", quote_text(&endpoint.database), quote_text(STUB));
+    let sql = format!(
+        "SELECT oid, EXISTS (SELECT FROM pg_db_role_setting WHERE setdatabase = oid) \
+         FROM pg_database WHERE datname IN ({names}) ORDER BY datname = {}",
+        quote_text(STUB)
+    );
+    let rows = admin
+        .run(&sql, Instant::now() + STATEMENT_TIMEOUT)
+        .map_err(|error| super::statement_problem("failed to look up the template", &error))?;
+    let oid = |row: usize| rows.get(row)?.first()?.as_deref()?.parse().ok();
+    let (Some(database_oid), Some(stub_oid)) = (oid(0), oid(1)) else {
+        return Err(Problem::new(ProblemKind::Internal, "the template is not in pg_database"));
+    };
+    let has_settings = rows[0].get(1).is_some_and(|value| value.as_deref() == Some("t"));
+    let mut connection = self::admin(endpoint, &endpoint.database)?;
+    let rows =
+        execute(&mut connection, "SELECT pg_relation_filenode('pg_class')", "find the file of pg_class")?;
+    let pg_class = rows.into_iter().flatten().flatten().next().unwrap_or_default();
+    Ok(Some((Template { database_oid, has_settings }, Stub { oid: stub_oid, pg_class })))
+}
+
+/// Reduces the stub's directory, while the server is stopped, to what makes a clone of it copy nothing.
+pub(crate) fn reduce_stub(data: &Path, stub: &Stub) -> std::io::Result<()> {
+    let dir = data.join("base").join(stub.oid.to_string());
+    for entry in fs::read_dir(&dir)? {
+        let entry = entry?;
+        if !["PG_VERSION", "pg_filenode.map", &stub.pg_class].iter().any(|kept| entry.file_name() == **kept) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    fs::OpenOptions::new().write(true).truncate(true).open(dir.join(&stub.pg_class)).map(drop)
+}

@@ -1,0 +1,254 @@
+//! A running server on a fork of a snapshot.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use testenv_api::{Problem, ProblemKind};
+
+use crate::fork::Fork;
+use crate::log::{self, Log};
+use crate::machine::Machine;
+use crate::process::{self, Process};
+use crate::service::{Endpoint, Spec};
+use crate::snapshot::Snapshot;
+use crate::{Result, io_problem, sweep};
+
+/// How long a server may take to accept connections.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a server may take to stop cleanly.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// How many ports are tried before a start is given up.
+const PORT_TRIES: usize = 8;
+/// Lines of a log shown with an error.
+const LOG_LINES: usize = 20;
+
+/// An authenticated session of a server that nobody uses yet.
+#[derive(Debug)]
+pub struct Session {
+    /// The connection.
+    pub stream: UnixStream,
+    /// What the server sent from `AuthenticationOk` to `ReadyForQuery`.
+    pub greeting: Vec<u8>,
+}
+
+/// A running server. Dropping it kills it and removes its data.
+#[derive(Debug)]
+pub struct Server {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// Its log.
+    pub log: Log,
+    /// A session to hand over, if the service has such.
+    pub session: Option<Session>,
+    exited: Arc<AtomicBool>,
+    process: Process,
+    fork: Fork,
+}
+
+impl Server {
+    /// Forks `snapshot` and starts a server on it; returns when it has answered. `on_exit` is called when the
+    /// server has ended, for whatever reason.
+    ///
+    /// The server dies with the calling thread: call from one that lives as long as the broker.
+    ///
+    /// # Errors
+    /// [`ProblemKind::StartFailed`] with the last lines of the log, or [`ProblemKind::Resources`].
+    pub fn start(
+        machine: &Machine,
+        spec: &Spec,
+        snapshot: &Snapshot,
+        on_exit: impl FnOnce() + Send + 'static,
+    ) -> Result<Self> {
+        machine.check_room()?;
+        let fork = machine
+            .forks
+            .fork(&snapshot.data())
+            .map_err(|error| io_problem("fork the snapshot's data", &error))?;
+        let (user, password, database) = snapshot.login();
+        let mut server = Self::start_on(machine, spec, fork, (user, password, database), on_exit)?;
+        let data = server.fork.data();
+        let warmed = spec.driver.warm_up(&server.endpoint, Some(&snapshot.data()), &data, machine);
+        server.session = warmed.map_err(|problem| server.with_log(problem))?;
+        Ok(server)
+    }
+
+    /// Starts a server on a directory, without warming it up.
+    pub(crate) fn start_on(
+        machine: &Machine,
+        spec: &Spec,
+        fork: Fork,
+        (user, password, database): (String, String, String),
+        on_exit: impl FnOnce() + Send + 'static,
+    ) -> Result<Self> {
+        let socket_dir =
+            machine.socket_dir().map_err(|error| io_problem("create a socket directory", &error))?;
+        let mut endpoint =
+            Endpoint { host: "127.0.0.1".into(), port: 0, socket_dir, user, password, database };
+        let data = fork.data();
+        let started = start_process(machine, spec, &data, &mut endpoint);
+        let (process, pipe, read_so_far) = match started {
+            Ok(started) => started,
+            Err(problem) => {
+                let _ = fs::remove_dir_all(&endpoint.socket_dir);
+                return Err(problem);
+            }
+        };
+        let log = Log::default();
+        log.append(&read_so_far);
+        let exited = Arc::new(AtomicBool::new(false));
+        let server =
+            Self { endpoint, log: log.clone(), session: None, exited: Arc::clone(&exited), process, fork };
+        log::collect(pipe, log, move || {
+            exited.store(true, Ordering::Release);
+            on_exit();
+        })
+        .map_err(|error| io_problem("read the server's log", &error))?;
+        Ok(server)
+    }
+
+    /// Process id of the server's first process.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_exited(&self) -> bool {
+        self.exited.load(Ordering::Acquire)
+    }
+
+    /// Its data directory.
+    pub(crate) fn data(&self) -> std::path::PathBuf {
+        self.fork.data()
+    }
+
+    /// Stops it cleanly and gives back its data.
+    pub(crate) fn stop(mut self, spec: &Spec) -> Result<Fork> {
+        let failed = |error: std::io::Error| io_problem(format!("stop the {} server", spec.kind), &error);
+        self.session = None;
+        self.process.signal(Signal::INT).map_err(failed)?;
+        if self.process.wait(STOP_TIMEOUT).map_err(failed)?.is_none() {
+            let problem = Problem::new(
+                ProblemKind::StartFailed,
+                format!("the {} server did not stop within {} s", spec.kind, STOP_TIMEOUT.as_secs()),
+            );
+            return Err(self.with_log(problem));
+        }
+        let empty = Fork::nothing();
+        Ok(std::mem::replace(&mut self.fork, empty))
+    }
+
+    /// Adds the end of the log to a problem.
+    pub(crate) fn with_log(&self, problem: Problem) -> Problem {
+        let log = self.log.tail(LOG_LINES);
+        if log.is_empty() {
+            return problem;
+        }
+        let detail = format!("{}\nlast lines of the server's log:\n{log}", problem.detail);
+        problem.detail(detail.trim_start().to_owned())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let shared_memory = sweep::shared_memory_of(&self.fork.data());
+        self.process.kill();
+        if let Some(id) = shared_memory {
+            process::remove_shared_memory(id);
+        }
+        let _ = fs::remove_dir_all(&self.endpoint.socket_dir);
+    }
+}
+
+/// Starts the program on one port after the other until it says that it is ready.
+fn start_process(
+    machine: &Machine,
+    spec: &Spec,
+    data: &Path,
+    endpoint: &mut Endpoint,
+) -> Result<(Process, OwnedFd, Vec<u8>)> {
+    let what = format!("{} {}", spec.build.engine.name, spec.build.engine.version);
+    let mut last_log = String::new();
+    for _ in 0..PORT_TRIES {
+        endpoint.port = machine.ports.next().ok_or_else(|| no_port(machine))?;
+        let (program, args) = spec.driver.command(spec, data, endpoint);
+        let mut spawn = machine.spawn(program, args, data);
+        spawn.pid_namespace = machine.sandbox.pid_namespaces;
+        let failed = |error: std::io::Error| io_problem(format!("start {what}"), &error);
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+            .map_err(|error| failed(error.into()))?;
+        let mut process = process::spawn(&spawn, writer).map_err(failed)?;
+        let mut reader = BufReader::new(fs::File::from(reader));
+        match wait_until_ready(&mut reader, |line| spec.driver.is_ready(line)) {
+            Ok(mut seen) => {
+                seen.extend_from_slice(reader.buffer());
+                return Ok((process, reader.into_inner().into(), seen));
+            }
+            Err((reason, seen)) => {
+                let status = process.wait(Duration::from_millis(100)).ok().flatten();
+                process.kill();
+                let log = String::from_utf8_lossy(&seen).into_owned();
+                if spec.driver.port_is_taken(&log) {
+                    last_log = log;
+                    continue;
+                }
+                let reason = status.map_or(reason, |status| format!("it ended: {status}"));
+                return Err(Problem::new(ProblemKind::StartFailed, format!("{what} did not start"))
+                    .detail(format!("{reason}\n{}", last_lines(&log)).trim_end().to_owned()));
+            }
+        }
+    }
+    Err(Problem::new(ProblemKind::StartFailed, format!("{what} found {PORT_TRIES} ports in a row taken"))
+        .detail(last_lines(&last_log))
+        .hint("set `pool.ports` in testenv.toml to a range that nothing else uses"))
+}
+
+fn no_port(machine: &Machine) -> Problem {
+    let (first, last) = machine.ports.range();
+    Problem::new(ProblemKind::Resources, format!("no TCP port free between {first} and {last}"))
+        .detail("every port of the range has a listener")
+        .hint("set `pool.ports` in testenv.toml to a wider range, or lower `pool.max_servers`")
+}
+
+fn last_lines(log: &str) -> String {
+    let lines: Vec<_> = log.lines().collect();
+    lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
+}
+
+/// Reads the log until a line says that the server is ready; what was read so far either way.
+fn wait_until_ready(
+    reader: &mut BufReader<fs::File>,
+    is_ready: impl Fn(&str) -> bool,
+) -> std::result::Result<Vec<u8>, (String, Vec<u8>)> {
+    const MAX_LOG: u64 = 1 << 20;
+    let deadline = Instant::now() + START_TIMEOUT;
+    let mut seen = Vec::new();
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match process::readable(reader.get_ref().as_fd(), left) {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err((format!("it was not ready within {} s", START_TIMEOUT.as_secs()), seen));
+            }
+            Err(error) => return Err((error.to_string(), seen)),
+        }
+        // A server writes its log line by line, so once there is something to read, a line end follows.
+        loop {
+            let start = seen.len();
+            let room = MAX_LOG.saturating_sub(start as u64);
+            match reader.by_ref().take(room).read_until(b'\n', &mut seen) {
+                Ok(0) => return Err(("it closed its log before it was ready".into(), seen)),
+                Ok(_) if is_ready(&String::from_utf8_lossy(&seen[start..])) => return Ok(seen),
+                Ok(_) if reader.buffer().contains(&b'\n') => {}
+                Ok(_) => break,
+                Err(error) => return Err((error.to_string(), seen)),
+            }
+        }
+    }
+}

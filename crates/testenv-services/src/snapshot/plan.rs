@@ -1,0 +1,136 @@
+//! The way from nothing to a prepared server, as stages, each with the key of the state after it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use testenv_api::{Problem, ProblemKind};
+use testenv_config::{PrepareStep, PrepareTable};
+
+use super::FORMAT;
+use crate::inputs::{self, KeyHash};
+use crate::service::Spec;
+use crate::{Result, io_problem};
+
+/// Largest file of a migration or seed read into memory, in bytes.
+const MAX_FILE: u64 = 512 << 20;
+
+/// What happens in a stage.
+#[derive(Clone, Debug)]
+pub(crate) enum Action {
+    /// Create users, databases, extensions.
+    SetUp,
+    /// Apply a file.
+    File {
+        /// Path as people know it, relative to the workspace.
+        name: String,
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// Run a command.
+    Command(PrepareTable),
+}
+
+/// One stage.
+#[derive(Clone, Debug)]
+pub(crate) struct Stage {
+    pub(crate) action: Action,
+    /// Key of the state after it.
+    pub(crate) key: String,
+}
+
+/// All stages of a role, in order, after `init`.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Key of the state after `init`, before the first stage.
+    pub(crate) base_key: String,
+    pub(crate) stages: Vec<Stage>,
+}
+
+impl Plan {
+    /// Reads everything that makes the role's snapshot.
+    ///
+    /// # Errors
+    /// When a file or directory that the configuration names cannot be read.
+    pub fn read(spec: &Spec, uid: u32) -> Result<Self> {
+        let config = &spec.config;
+        let optional = |value: &Option<String>| {
+            value.clone().map_or_else(|| "-".to_owned(), |value| format!("={value}"))
+        };
+        let hash = KeyHash::default()
+            .with(FORMAT.to_le_bytes())
+            .with(spec.kind.as_str())
+            .with(&spec.build.engine.sha256)
+            .with(uid.to_le_bytes())
+            .with(optional(&config.encoding))
+            .with(optional(&config.locale));
+        let base_key = hash.key();
+        let mut hash = hash.with(config.database()).with(config.user()).with(optional(&config.password));
+        for extension in &config.extensions {
+            hash = hash.with("extension").with(extension);
+        }
+        for (name, value) in &config.settings {
+            hash = hash.with("setting").with(name).with(&value.0);
+        }
+        let mut stages = vec![Stage { action: Action::SetUp, key: hash.key() }];
+        for step in config.steps() {
+            match step {
+                PrepareStep::Files(path) => {
+                    let full = spec.root.join(path);
+                    let files = inputs::list(&full, spec.driver.file_endings())?;
+                    if files.is_empty() {
+                        return Err(no_files(spec, path));
+                    }
+                    for path in files {
+                        let name = relative(&spec.root, &path);
+                        hash = hash.with("file").with(&name).with(read(&path)?);
+                        stages.push(Stage { action: Action::File { name, path }, key: hash.key() });
+                    }
+                }
+                PrepareStep::Command(table) => {
+                    hash = hash.with("command").with(&table.command);
+                    for input in &table.inputs {
+                        for path in inputs::list(&spec.root.join(input), &[])? {
+                            hash = hash.with(relative(&spec.root, &path)).with(read(&path)?);
+                        }
+                    }
+                    stages.push(Stage { action: Action::Command(table.clone()), key: hash.key() });
+                }
+            }
+        }
+        Ok(Self { base_key, stages })
+    }
+
+    /// Key of the state after the last stage.
+    pub fn key(&self) -> &str {
+        self.stages.last().map_or(&self.base_key, |stage| &stage.key)
+    }
+}
+
+/// Files and directories on which the role's snapshot depends.
+pub fn watched_paths(spec: &Spec) -> Vec<PathBuf> {
+    let steps = spec.config.steps();
+    let paths = steps.iter().flat_map(|step| match step {
+        PrepareStep::Files(path) => vec![*path],
+        PrepareStep::Command(table) => table.inputs.iter().collect(),
+    });
+    paths.map(|path| spec.root.join(path)).collect()
+}
+
+fn relative(root: &Path, path: &Path) -> String {
+    path.strip_prefix(root).unwrap_or(path).display().to_string()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let problem = |error: std::io::Error| io_problem(format!("read {}", path.display()), &error);
+    if fs::metadata(path).map_err(problem)?.len() > MAX_FILE {
+        return Err(problem(std::io::Error::other(format!("larger than {} MiB", MAX_FILE >> 20))));
+    }
+    fs::read(path).map_err(problem)
+}
+
+fn no_files(spec: &Spec, path: &Path) -> Problem {
+    let endings = spec.driver.file_endings().join(", ");
+    Problem::new(ProblemKind::InvalidConfig, format!("{} holds no {endings} files", path.display()))
+        .detail(format!("named by services.{} in testenv.toml", spec.role))
+        .hint("name the directory of the migrations, or take the key out")
+}
