@@ -1,0 +1,133 @@
+//! PostgreSQL and Redis from the system's packages.
+
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Result;
+
+use super::{Missing, engines};
+use crate::run;
+
+/// A package manager: its program, how it installs, and what it calls the two servers.
+struct Manager {
+    program: &'static str,
+    install: &'static str,
+    postgres: &'static str,
+    redis: &'static str,
+}
+
+const MANAGERS: [Manager; 6] = [
+    Manager {
+        program: "apt-get",
+        install: "sudo apt-get install -y",
+        postgres: "postgresql",
+        redis: "redis-server",
+    },
+    Manager {
+        program: "dnf",
+        install: "sudo dnf install -y",
+        postgres: "postgresql-server",
+        redis: "valkey",
+    },
+    Manager {
+        program: "pacman",
+        install: "sudo pacman -S --needed",
+        postgres: "postgresql",
+        redis: "valkey",
+    },
+    Manager {
+        program: "zypper",
+        install: "sudo zypper install",
+        postgres: "postgresql-server",
+        redis: "redis",
+    },
+    Manager { program: "apk", install: "sudo apk add", postgres: "postgresql", redis: "valkey" },
+    Manager { program: "brew", install: "brew install", postgres: "postgresql@18", redis: "redis" },
+];
+
+/// Runs apt so that it leaves nothing running and nothing changed besides the packages.
+///
+/// Debian's packages start what they install: a cluster of PostgreSQL and a Redis on their standard ports. Both
+/// are for servers, not for a developer's machine, so both are held back while apt runs. A `policy-rc.d` of the
+/// machine's own is left as it is.
+const APT: &str = r#"
+set -eu
+policy=/usr/sbin/policy-rc.d
+clusters=/etc/postgresql-common/createcluster.d
+if [ -e "$policy" ]; then policy=; else printf '#!/bin/sh\nexit 101\n' > "$policy"; chmod 755 "$policy"; fi
+mkdir -p "$clusters"
+echo "create_main_cluster = false" > "$clusters/testenv-setup.conf"
+restore() { rm -f "$clusters/testenv-setup.conf"; [ -z "$policy" ] || rm -f "$policy"; }
+trap restore EXIT
+trap 'exit 130' INT TERM HUP
+export DEBIAN_FRONTEND=noninteractive
+if [ "$1" = update ]; then apt-get -q update; fi
+shift
+apt-get -q install -y --no-install-recommends "$@"
+if [ -d /run/systemd/system ]; then
+    for service in "$@"; do systemctl disable -q "$service.service" 2>/dev/null || true; done
+fi
+"#;
+
+pub(super) fn missing() -> Result<Option<Missing>> {
+    let (postgres, redis) = (engines::postgres_dirs().is_empty(), !engines::has_redis());
+    if !postgres && !redis {
+        return Ok(None);
+    }
+    let what = match (postgres, redis) {
+        (true, true) => "PostgreSQL and Redis",
+        (true, false) => "PostgreSQL",
+        (false, _) => "Redis",
+    };
+    let Some(manager) = MANAGERS.iter().find(|manager| run::which(manager.program).is_some()) else {
+        let command =
+            format!("# install {what} with this system's package manager, so that `initdb` is in PATH");
+        return Ok(Some(Missing { what: what.into(), command, install: None }));
+    };
+    let packages: Vec<_> = [(postgres, manager.postgres), (redis, manager.redis)]
+        .into_iter()
+        .filter(|it| it.0)
+        .map(|it| it.1)
+        .collect();
+    let command = format!("{} {}", manager.install, packages.join(" "));
+    if manager.program != "apt-get" || !may_install() {
+        return Ok(Some(Missing { what: what.into(), command, install: None }));
+    }
+    Ok(Some(Missing {
+        what: format!("{what} (the programs only: no cluster is created, no service started)"),
+        command: command.replace("sudo ", if run::is_root() { "" } else { "sudo " }),
+        install: Some(Box::new(move || run_apt(&packages))),
+    }))
+}
+
+/// Installs Debian packages through [`APT`].
+pub(super) fn run_apt(packages: &[&str]) -> Result<()> {
+    let update = if lists_are_fresh() { "keep" } else { "update" };
+    let mut command = if run::is_root() { Command::new("sh") } else { Command::new("sudo") };
+    if !run::is_root() {
+        command.args(["-n", "sh"]);
+    }
+    command.args(["-c", APT, "testenv-setup", update]).args(packages);
+    println!("apt-get install -y --no-install-recommends {}", packages.join(" "));
+    let status = command.status()?;
+    anyhow::ensure!(status.success(), "apt-get ended with {status}; its own messages are above");
+    Ok(())
+}
+
+/// Root, or sudo without a password.
+fn may_install() -> bool {
+    run::is_root()
+        || run::which("sudo").is_some() && run::output(Command::new("sudo").args(["-n", "true"])).is_ok()
+}
+
+/// Whether apt's lists are there and no older than a day.
+fn lists_are_fresh() -> bool {
+    let entries = std::fs::read_dir("/var/lib/apt/lists").into_iter().flatten().flatten();
+    let newest = entries
+        .filter(|entry| entry.file_name().to_string_lossy().contains("Packages"))
+        .filter_map(|entry| entry.metadata().ok()?.modified().ok())
+        .max();
+    newest.is_some_and(|at| {
+        SystemTime::now().duration_since(at).is_ok_and(|age| age < Duration::from_secs(86_400))
+    })
+}
