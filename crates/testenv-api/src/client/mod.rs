@@ -46,6 +46,9 @@ pub const LEASE_LIMIT: Duration = Duration::from_secs(600);
 /// Size of an answer's body at the most, leases apart, in bytes.
 const BODY_LIMIT_BYTES: usize = 64 << 20;
 
+/// The request for a lease.
+const LEASE: &str = "POST /v1/leases";
+
 /// How often a lease is asked for again when the broker went away under the request.
 const LEASE_ATTEMPTS: usize = 4;
 
@@ -115,14 +118,20 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub fn lease(&self, request: &LeaseRequest) -> Result<Held, ClientError> {
-        const OPERATION: &str = "POST /v1/leases";
-        let json = serde_json::to_vec(request).map_err(|error| self.lost(OPERATION, error.into()))?;
         let limit = LEASE_LIMIT + Duration::from_millis(request.wait_ms.unwrap_or(0));
-        let mut body = self.send(OPERATION, Some(&json), Instant::now() + limit)?;
-        let line = body.line().and_then(|line| line.ok_or_else(|| io::ErrorKind::UnexpectedEof.into()));
-        let line = line.map_err(|error| self.lost(OPERATION, error))?;
-        let lease = self.decode(OPERATION, &line)?;
-        Ok(Held { lease, body, socket: self.socket.clone() })
+        self.ask(request, limit)?.receive()
+    }
+
+    /// The first half of [`Client::lease`]: sends the request and waits for nothing, so that several can be on
+    /// their way at once. The answer has to come within `limit` from now.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn ask(&self, request: &LeaseRequest, limit: Duration) -> Result<Asked, ClientError> {
+        let json = serde_json::to_vec(request).map_err(|error| self.lost(LEASE, error.into()))?;
+        let deadline = Instant::now() + limit;
+        let stream = self.connect_and_write(LEASE, Some(&json), deadline)?;
+        Ok(Asked { client: self.clone(), stream, deadline })
     }
 
     /// Asks for a lease, and starts the workspace's broker if none runs or the running one is just leaving.
@@ -149,10 +158,29 @@ impl Client {
 
     /// Sends one request and reads the head of its answer; an answer that is no success becomes an error.
     fn send(&self, operation: &str, json: Option<&[u8]>, deadline: Instant) -> Result<Body, ClientError> {
+        let stream = self.connect_and_write(operation, json, deadline)?;
+        self.read_answer(operation, stream, deadline)
+    }
+
+    fn connect_and_write(
+        &self,
+        operation: &str,
+        json: Option<&[u8]>,
+        deadline: Instant,
+    ) -> Result<UnixStream, ClientError> {
         let stream = UnixStream::connect(&self.socket)
             .map_err(|source| ClientError::NotListening { socket: self.socket.clone(), source })?;
         self.write(&stream, operation, json.unwrap_or_default(), deadline)
             .map_err(|error| self.lost(operation, error))?;
+        Ok(stream)
+    }
+
+    fn read_answer(
+        &self,
+        operation: &str,
+        stream: UnixStream,
+        deadline: Instant,
+    ) -> Result<Body, ClientError> {
         let Answer { status, mut body } =
             Answer::read(stream, deadline).map_err(|error| self.lost(operation, error))?;
         if (200..300).contains(&status) {
@@ -193,6 +221,28 @@ impl Client {
 
     fn lost(&self, operation: &str, source: io::Error) -> ClientError {
         ClientError::Lost { operation: operation.to_owned(), socket: self.socket.clone(), source }
+    }
+}
+
+/// A lease that has been asked for: dropping this takes the request back.
+#[derive(Debug)]
+pub struct Asked {
+    client: Client,
+    stream: UnixStream,
+    deadline: Instant,
+}
+
+impl Asked {
+    /// Waits for the lease.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn receive(self) -> Result<Held, ClientError> {
+        let Self { client, stream, deadline } = self;
+        let mut body = client.read_answer(LEASE, stream, deadline)?;
+        let line = body.line().and_then(|line| line.ok_or_else(|| io::ErrorKind::UnexpectedEof.into()));
+        let lease = client.decode(LEASE, &line.map_err(|error| client.lost(LEASE, error))?)?;
+        Ok(Held { lease, body, socket: client.socket })
     }
 }
 

@@ -31,8 +31,16 @@ pub fn start_broker(workspace: &Workspace) -> Result<(), ClientError> {
             hint: format!("{} names this socket; unset it to have a broker started", env::BROKER),
         });
     }
-    let program = program();
-    let mut child = Command::new(&program)
+    let looked = places();
+    let Some(program) = looked.iter().find(|path| path.is_file()) else {
+        let looked: Vec<_> = looked.iter().map(|path| path.display().to_string()).collect();
+        return Err(ClientError::Start {
+            title: "no broker runs, and the program `testenv` that starts one is not there".into(),
+            detail: format!("looked for {}", looked.join("\nlooked for ")),
+            hint: format!("`cargo install testenv-cli`, or set {} to the path of testenv", env::BIN),
+        });
+    };
+    let mut child = Command::new(program)
         .args(["broker", "--detach", "--workspace"])
         .arg(workspace.root())
         .stdin(Stdio::null())
@@ -42,7 +50,7 @@ pub fn start_broker(workspace: &Workspace) -> Result<(), ClientError> {
         .map_err(|source| ClientError::Start {
             title: "no broker runs, and the program that starts one cannot be run".into(),
             detail: format!("{}: {source}", program.display()),
-            hint: format!("`cargo install testenv-cli`, or set {} to the path of testenv", env::BIN),
+            hint: format!("set {} to the path of another testenv", env::BIN),
         })?;
     // Threads of their own, as a pipe has no read timeout. They end with the pipes.
     let (send, lines) = mpsc::channel();
@@ -86,14 +94,14 @@ pub fn start_broker(workspace: &Workspace) -> Result<(), ClientError> {
     })
 }
 
-/// The program that starts a broker.
-fn program() -> PathBuf {
+/// Where the program that starts a broker may be: where it is named, else in `PATH` and where `cargo install`
+/// puts it.
+fn places() -> Vec<PathBuf> {
     let given = |name: &str| std::env::var_os(name).filter(|it| !it.is_empty());
     if let Some(named) = given(env::BIN) {
-        return PathBuf::from(named);
+        return vec![PathBuf::from(named)];
     }
     let path = given("PATH").unwrap_or_default();
-    let installed = std::env::split_paths(&path).map(|dir| dir.join("testenv")).find(|it| it.is_file());
-    let home = || given("HOME").map(|home| PathBuf::from(home).join(".cargo/bin/testenv"));
-    installed.or_else(|| home().filter(|it| it.is_file())).unwrap_or_else(|| PathBuf::from("testenv"))
+    let home = given("HOME").map(|home| PathBuf::from(home).join(".cargo/bin"));
+    std::env::split_paths(&path).chain(home).map(|dir| dir.join("testenv")).collect()
 }
