@@ -11,6 +11,9 @@ use crate::lease::{self, Held};
 use crate::needs::Asked;
 use crate::settings;
 
+/// Longer waits are cut to this, which is longer than any test lives.
+const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// A request for a lease on a service of type `S`; see [`Postgres::builder`](crate::Postgres::builder).
 #[must_use = "nothing is asked for until `acquire`"]
 #[derive(Clone, Debug)]
@@ -76,7 +79,7 @@ impl<S: Service> Builder<S> {
         self
     }
 
-    /// How long to wait for the lease; else `TESTENV_WAIT_MS` or one minute.
+    /// How long to wait for the lease; else `TESTENV_WAIT_MS` or the broker's configuration decides.
     pub fn wait(mut self, wait: Duration) -> Self {
         self.wait = Some(wait);
         self
@@ -91,7 +94,10 @@ impl<S: Service> Builder<S> {
     }
 
     pub(crate) fn send(self) -> Result<Asked, Error> {
-        let wait = self.wait.map_or_else(settings::wait, Ok)?;
+        let wait = match self.wait {
+            Some(wait) => Some(wait),
+            None => settings::wait()?,
+        };
         let keep = match self.keep {
             Some(keep) => Some(keep),
             None => settings::keep()?,
@@ -104,11 +110,11 @@ impl<S: Service> Builder<S> {
             attempt: settings::attempt(),
             test: self.test.or_else(settings::test_name),
             keep,
-            wait_ms: Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+            wait_ms: wait.map(|wait| wait.min(MAX_WAIT).as_millis() as u64),
             // A session that nobody takes over is a session wasted, so it is asked for where it can be used.
             handover: cfg!(feature = "tokio-postgres") && S::KIND == ServiceKind::Postgres && !shared,
         };
-        lease::Asked::send(request, S::KIND, wait).map(Asked)
+        lease::Asked::send(request, S::KIND).map(Asked)
     }
 }
 

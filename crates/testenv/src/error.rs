@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use testenv_api::Problem;
+use testenv_api::client::ClientError;
 
 /// Any error that can be boxed, as a [`Fixture`](crate::Fixture) returns it.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
@@ -14,12 +14,8 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 /// `hint:` of what to do. `Debug` prints the same, because that is what a test shows of an error.
 #[non_exhaustive]
 pub enum Error {
-    /// No broker could be found, started or reached.
-    NoBroker(Story),
-    /// The broker said no, and why.
-    Refused(Problem),
-    /// The connection to the broker broke, ran out of time, or carried something that is not the protocol.
-    Lost(Story),
+    /// There is no broker, it does not answer, or it refused and says why.
+    Broker(ClientError),
     /// The test asks for something that makes no sense, or an environment variable says so.
     Misused(Story),
     /// A driver could not connect or failed.
@@ -91,8 +87,8 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoBroker(story) | Self::Lost(story) | Self::Misused(story) => story.fmt(f),
-            Self::Refused(problem) => problem.fmt(f),
+            Self::Broker(error) => error.fmt(f),
+            Self::Misused(story) => story.fmt(f),
             Self::Driver { doing, source } => {
                 write!(f, "{doing} failed")?;
                 causes(f, source.as_ref())
@@ -127,8 +123,15 @@ impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Self::Driver { source, .. } | Self::Fixture { source, .. } => Some(source.as_ref()),
-            Self::NoBroker(_) | Self::Refused(_) | Self::Lost(_) | Self::Misused(_) => None,
+            // Its text is the whole of ours already.
+            Self::Broker(_) | Self::Misused(_) => None,
         }
+    }
+}
+
+impl From<ClientError> for Error {
+    fn from(error: ClientError) -> Self {
+        Self::Broker(error)
     }
 }
 
@@ -160,7 +163,7 @@ mod tests {
     #[test]
     fn debug_tells_the_same_story_as_display() {
         let story = Story::new("no broker").detail("looked at /a\nlooked at /b").hint("start one");
-        let error = Error::NoBroker(story);
+        let error = Error::Misused(story);
         assert_eq!(error.to_string(), "no broker\n  | looked at /a\n  | looked at /b\n  hint: start one");
         assert_eq!(format!("{error:?}"), error.to_string());
     }

@@ -51,12 +51,12 @@ macro_rules! handle {
                 &self.lease().connect_command
             }
 
-            /// The last lines of the server's log, as far as they belong to this lease.
+            /// The server's log, as far as it belongs to this lease: the last thousand lines.
             ///
             /// # Errors
             /// When the broker does not answer.
             pub fn logs(&self) -> Result<String, crate::Error> {
-                self.held.logs(crate::lease::LOG_LINES)
+                self.held.logs(1000)
             }
 
             /// Keeps the data when the lease ends, whatever becomes of the test; returns how to get at it.

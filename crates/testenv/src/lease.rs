@@ -1,138 +1,110 @@
-//! A lease on the wire: asked for, received, held, and told how its test ended.
+//! A lease: asked for, received, held, and told how its test ended.
 
 use std::fmt;
-use std::io;
-use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use testenv_api::client::{self, Client, ClientError, LEASE_LIMIT, start_broker};
+use testenv_api::discovery::{Workspace, env};
 use testenv_api::{
-    Event, KeepPolicy, KeepRequest, Kept, Lease, LeaseRequest, Outcome, OutcomeRequest, ServiceKind,
+    Event, KeepPolicy, KeepRequest, Kept, Lease, LeaseRequest, Outcome, OutcomeRequest, ProblemKind,
+    ServiceKind,
 };
 
-use crate::broker::{Broker, Timed, is_leaving, refusal};
 use crate::error::{Error, Story};
-use crate::http::{Body, HttpError, Response, write_request};
+use crate::story;
 
-/// The broker ends the wait; this much later the harness stops believing in its answer.
+/// How often a request is sent, if the broker that has it leaves each time.
+const ATTEMPTS: u32 = 5;
+/// Where a test has said how long to wait, an answer may come this much later than that.
 const WAIT_MARGIN: Duration = Duration::from_secs(10);
-/// How often a request is repeated when the broker that had it leaves.
-const RETRIES: u32 = 4;
-/// Lines of a server's log that a handle gives.
-pub(crate) const LOG_LINES: usize = 1000;
+/// Time for an event that has come already to be read.
+const EVENT_WAIT: Duration = Duration::from_millis(1);
+/// Events of one lease that are read at the most.
+const EVENT_LIMIT: usize = 16;
 
 /// A request that has been sent. Dropping it takes the request back.
 #[derive(Debug)]
 pub(crate) struct Asked {
     request: LeaseRequest,
     service: ServiceKind,
-    wait: Duration,
-    broker: Broker,
-    /// `None` if the broker left before it took the request.
-    stream: Option<UnixStream>,
+    workspace: Workspace,
+    asked: Result<client::Asked, ClientError>,
 }
 
 impl Asked {
-    /// Sends a request, without waiting for the answer.
-    pub(crate) fn send(request: LeaseRequest, service: ServiceKind, wait: Duration) -> Result<Self, Error> {
-        let mut asked = Self { request, service, wait, broker: Broker::find()?, stream: None };
-        asked.send_again()?;
-        Ok(asked)
-    }
-
-    fn send_again(&mut self) -> Result<(), Error> {
-        let body = serde_json::to_vec(&self.request).map_err(|error| {
-            Error::Misused(Story::new("the request for a lease cannot be written").detail(error.to_string()))
+    /// Sends a request, without waiting for the answer. Starts a broker if there is none.
+    pub(crate) fn send(request: LeaseRequest, service: ServiceKind) -> Result<Self, Error> {
+        let found = std::env::current_dir().and_then(|here| Workspace::find(&here));
+        let workspace = found.map_err(|error| {
+            Error::Misused(
+                Story::new("cannot work out which workspace this test belongs to")
+                    .detail(error.to_string())
+                    .hint(format!("set {} to the directory that holds testenv.toml", env::WORKSPACE)),
+            )
         })?;
-        let mut stream = self.broker.connect()?;
-        let sent = stream
-            .set_write_timeout(Some(WAIT_MARGIN))
-            .and_then(|()| write_request(&mut stream, "POST", "/v1/leases", &body));
-        self.stream = match sent {
-            Ok(()) => Some(stream),
-            // The broker left between the connection and the request: `receive` asks the next one.
-            Err(error) if is_hang_up(&error) => None,
-            Err(error) => return Err(self.lost(&error.into())),
-        };
-        Ok(())
+        let asked = ask(&workspace, &request);
+        let mut this = Self { request, service, workspace, asked };
+        // Starting now lets the requests of the other arguments find a broker already.
+        if matches!(&this.asked, Err(error) if error.broker_is_gone()) {
+            start_broker(&this.workspace)?;
+            this.asked = ask(&this.workspace, &this.request);
+        }
+        Ok(this)
     }
 
-    /// Waits for the answer.
-    pub(crate) fn receive(mut self) -> Result<Held, Error> {
-        let deadline = Instant::now() + self.wait + WAIT_MARGIN;
-        for retry in 1..=RETRIES {
-            match self.try_receive(deadline)? {
-                Some(held) => return Ok(held),
-                // A broker that is leaving needs a moment until its place is free.
-                None => std::thread::sleep(Duration::from_millis(50) * retry.pow(2)),
+    /// Waits for the answer. If the broker leaves meanwhile, the next one is asked.
+    pub(crate) fn receive(self) -> Result<Held, Error> {
+        let Self { request, service, workspace, mut asked } = self;
+        let mut attempt = 1;
+        let held = loop {
+            match asked.and_then(client::Asked::receive) {
+                Ok(held) => break held,
+                Err(error) if error.broker_is_gone() && attempt < ATTEMPTS => {
+                    // One that is still there, but leaving, needs a moment until its place is free.
+                    if matches!(&error, ClientError::Problem(problem) if problem.kind == ProblemKind::ShuttingDown)
+                    {
+                        std::thread::sleep(Duration::from_millis(100) * attempt);
+                    }
+                    start_broker(&workspace)?;
+                    asked = ask(&workspace, &request);
+                    attempt += 1;
+                }
+                Err(error) => return Err(error.into()),
             }
-            self.send_again()?;
-        }
-        self.try_receive(deadline)?.ok_or_else(|| self.lost(&HttpError::Closed { before_answer: true }))
-    }
-
-    /// Reads the answer; `None` if the broker left without one.
-    fn try_receive(&mut self, deadline: Instant) -> Result<Option<Held>, Error> {
-        let Some(stream) = self.stream.take() else { return Ok(None) };
-        let limit = deadline.saturating_duration_since(Instant::now());
-        let mut response = match Response::read(Timed::new(stream, limit)) {
-            Ok(response) => response,
-            Err(HttpError::Closed { before_answer: true }) => return Ok(None),
-            Err(HttpError::Io(error)) if is_hang_up(&error) => return Ok(None),
-            Err(error) => return Err(self.lost(&error)),
         };
-        if response.status != 200 {
-            let body = response.body.all().map_err(|error| self.lost(&error))?;
-            let error = refusal(response.status, &body);
-            return if is_leaving(&error) { Ok(None) } else { Err(error) };
-        }
-        let line = response.body.line().map_err(|error| self.lost(&error))?;
-        let line = line.ok_or_else(|| self.lost(&HttpError::Closed { before_answer: false }))?;
-        let lease: Lease = serde_json::from_slice(&line).map_err(|error| {
-            let seen: String = String::from_utf8_lossy(&line).chars().take(400).collect();
-            Error::Lost(Story::new("the broker's lease cannot be read").detail(format!("{error}\n{seen}")))
-        })?;
-        if lease.service != self.service {
+        let lease = held.lease();
+        if lease.service != service {
             return Err(Error::Misused(
                 Story::new(format!(
-                    "the role `{}` is {}, but the test asks for {}",
-                    lease.role, lease.service, self.service
+                    "the role `{}` is {}, but the test asks for {service}",
+                    lease.role, lease.service
                 ))
                 .hint("name another role, or take the other type of handle"),
             ));
         }
-        Ok(Some(Held {
+        Ok(Held {
             #[cfg(feature = "tokio-postgres")]
             handover: Mutex::new(lease.handover.clone()),
-            lease,
-            broker: self.broker.clone(),
-            body: Mutex::new(response.body),
-            keep: self.request.keep,
+            lease: lease.clone(),
+            client: held.client(),
+            connection: Mutex::new(held),
+            keep: request.keep,
             reports_itself: true,
-        }))
-    }
-
-    fn lost(&self, error: &HttpError) -> Error {
-        let what = match &self.request.role {
-            Some(role) => format!("the request for `{role}`"),
-            None => format!("the request for {}", self.service),
-        };
-        self.broker.lost(&what, error, self.wait + WAIT_MARGIN)
+        })
     }
 }
 
-fn is_hang_up(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted
-    )
+fn ask(workspace: &Workspace, request: &LeaseRequest) -> Result<client::Asked, ClientError> {
+    let limit = request.wait_ms.map_or(LEASE_LIMIT, |wait| WAIT_MARGIN + Duration::from_millis(wait));
+    Client::of(workspace).ask(request, limit)
 }
 
 /// A lease that lasts as long as this value: dropping it closes the connection, which is the release.
 pub(crate) struct Held {
     pub(crate) lease: Lease,
-    broker: Broker,
-    body: Mutex<Body<Timed>>,
+    client: Client,
+    connection: Mutex<client::Held>,
     keep: Option<KeepPolicy>,
     #[cfg(feature = "tokio-postgres")]
     handover: Mutex<Option<String>>,
@@ -143,7 +115,7 @@ pub(crate) struct Held {
 impl Held {
     /// Tells the broker how the test ended.
     pub(crate) fn tell(&self, outcome: Outcome) -> Result<Kept, Error> {
-        self.post("outcome", serde_json::to_vec(&OutcomeRequest { outcome }))
+        Ok(self.client.post(&self.path("outcome"), &OutcomeRequest { outcome })?)
     }
 
     /// Tells the broker that the test passed, if that changes what it keeps.
@@ -156,28 +128,18 @@ impl Held {
 
     /// Asks the broker to keep the data when the lease ends.
     pub(crate) fn keep(&self, reason: &str) -> Result<Kept, Error> {
-        self.post("keep", serde_json::to_vec(&KeepRequest { reason: Some(reason.to_owned()) }))
+        Ok(self.client.post(&self.path("keep"), &KeepRequest { reason: Some(reason.to_owned()) })?)
     }
 
-    /// The server's log, as far as it belongs to this lease.
+    /// The last lines of the server's log that belong to this lease.
     pub(crate) fn logs(&self, lines: usize) -> Result<String, Error> {
-        let path = format!("/v1/leases/{}/logs?tail={lines}", self.lease.id);
-        let body = self.broker.call("GET", &path, b"")?;
-        Ok(String::from_utf8_lossy(&body).into_owned())
+        Ok(self.client.get_text(&self.path(&format!("logs?tail={lines}")))?)
     }
 
     /// What the broker has said since the lease began, without waiting for more.
     pub(crate) fn events(&self) -> Vec<Event> {
-        let mut body = self.body.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut events = Vec::new();
-        if body.stream().stop_waiting().is_err() {
-            return events;
-        }
-        // A line that is not understood comes from a newer broker and says nothing to us.
-        while let Ok(Some(line)) = body.line() {
-            events.extend(serde_json::from_slice(&line).ok());
-        }
-        events
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        std::iter::from_fn(|| connection.next_event(EVENT_WAIT).ok().flatten()).take(EVENT_LIMIT).collect()
     }
 
     /// The socket of an authenticated session, once.
@@ -186,16 +148,8 @@ impl Held {
         self.handover.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn post(&self, what: &str, body: serde_json::Result<Vec<u8>>) -> Result<Kept, Error> {
-        let unreadable = |error: serde_json::Error| {
-            Error::Lost(
-                Story::new(format!("the broker's answer about `{what}` cannot be read"))
-                    .detail(error.to_string()),
-            )
-        };
-        let path = format!("/v1/leases/{}/{what}", self.lease.id);
-        let answer = self.broker.call("POST", &path, &body.map_err(unreadable)?)?;
-        serde_json::from_slice(&answer).map_err(unreadable)
+    fn path(&self, what: &str) -> String {
+        format!("/v1/leases/{}/{what}", self.lease.id)
     }
 }
 
@@ -215,9 +169,9 @@ impl Drop for Held {
             return;
         }
         if std::thread::panicking() {
-            crate::story::tell_failure(self);
+            story::tell_failure(self);
         } else if let Err(error) = self.tell_passed() {
-            crate::story::complain(&error);
+            story::complain(&error);
         }
     }
 }

@@ -2,13 +2,11 @@
 
 #![forbid(unsafe_code)]
 
-mod broker;
 mod builder;
 mod error;
 mod executor;
 mod fixture;
 mod handle;
-mod http;
 mod lease;
 mod needs;
 mod postgres;
@@ -17,6 +15,7 @@ mod scope;
 mod settings;
 mod story;
 
+pub use testenv_api::client::ClientError;
 pub use testenv_api::{
     Engine, Isolation, KeepPolicy, Kept, Lease, Problem, ProblemKind, ServiceKind, Timings,
 };

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use crate::discovery::env;
 use crate::{Problem, ProblemKind};
 
 /// Why the broker could not be asked, or did not do what it was asked for.
@@ -63,7 +64,19 @@ impl fmt::Display for ClientError {
         match self {
             Self::NotListening { socket, source } => {
                 let title = format!("no broker listens on {}", socket.display());
-                Problem::new(ProblemKind::Internal, title).detail(source.to_string()).fmt(f)
+                let hint = match source.kind() {
+                    io::ErrorKind::PermissionDenied => {
+                        format!(
+                            "it belongs to another user; set {} to a directory of your own",
+                            env::RUNTIME_DIR
+                        )
+                    }
+                    io::ErrorKind::InvalidInput => {
+                        format!("its path is too long for a socket; set {} to a short one", env::RUNTIME_DIR)
+                    }
+                    _ => String::new(),
+                };
+                Problem::new(ProblemKind::Internal, title).detail(source.to_string()).hint(hint).fmt(f)
             }
             Self::Lost { operation, socket, source } => {
                 let title = match source.kind() {

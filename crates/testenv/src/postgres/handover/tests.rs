@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 
-const GREETING: &[u8] = b"R\0\0\0\x08\0\0\0\0S\0\0\0\x0aa\0text\0K\0\0\0\x0c\0\0\0\x01\0\0\0\x02Z\0\0\0\x05I";
+const GREETING: &[u8] = b"R\0\0\0\x08\0\0\0\0S\0\0\0\x0ba\0text\0K\0\0\0\x0c\0\0\0\x01\0\0\0\x02Z\0\0\0\x05I";
 
 fn startup() -> Vec<u8> {
     let mut message = vec![0, 0, 0, 0, 0, 3, 0, 0];
