@@ -39,7 +39,8 @@ impl App {
             .connect(&config.database_url)
             .await
             .context("cannot connect to PostgreSQL")?;
-        let cache = Cache::new(&config.redis_url).context("REDIS_URL is not usable")?;
+        let cache =
+            Cache::new(&config.redis_url, Duration::from_millis(500)).context("REDIS_URL is not usable")?;
         Ok(Self::new(db, cache, Limit::per_minute(config.orders_per_minute)))
     }
 

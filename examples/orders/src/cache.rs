@@ -24,15 +24,15 @@ impl std::fmt::Debug for Cache {
 }
 
 impl Cache {
-    /// A cache on the Redis at `url`. Has to be called within a tokio runtime.
+    /// A cache on the Redis at `url`, which gets no more than `patience` to answer; a cache that makes requests
+    /// wait is worse than none. Has to be called within a tokio runtime.
     ///
     /// # Errors
     /// When the URL is malformed. Whether anybody answers there shows later.
-    pub fn new(url: &str) -> RedisResult<Self> {
-        // A cache that makes requests wait is worse than none.
+    pub fn new(url: &str, patience: Duration) -> RedisResult<Self> {
         let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(Duration::from_millis(500)))
-            .set_response_timeout(Some(Duration::from_millis(500)))
+            .set_connection_timeout(Some(patience))
+            .set_response_timeout(Some(patience))
             .set_number_of_retries(1);
         let connection = ConnectionManager::new_lazy_with_config(Client::open(url)?, config)?;
         Ok(Self { connection })
