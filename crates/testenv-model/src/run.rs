@@ -12,6 +12,8 @@ pub struct Run {
     pub started_unix_ms: Option<u64>,
     /// From the first test's start to the last one's end, as the runner says.
     pub wall_us: u64,
+    /// What was leased for the run as a whole, and shared by its attempts.
+    pub shared_leases: Vec<LeaseUse>,
     /// What was meant to run.
     pub plan: Plan,
     /// What did run, in the order it was reported. A case reported twice is here twice.

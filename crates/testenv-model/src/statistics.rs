@@ -46,10 +46,10 @@ pub struct LeaseStatistics {
     pub total_us: u64,
 }
 
-/// What the dependencies of a run cost.
+/// What the dependencies of a run cost, whether attempts had their own or shared them.
 pub fn lease_statistics(run: &Run) -> LeaseStatistics {
     let attempts = || run.cases.iter().flat_map(|case| &case.attempts);
-    let leases = || attempts().flat_map(|attempt: &Attempt| &attempt.leases);
+    let leases = || attempts().flat_map(|attempt: &Attempt| &attempt.leases).chain(&run.shared_leases);
     let mut times: Vec<u64> = leases().map(|lease: &LeaseUse| lease.total_us).collect();
     times.sort_unstable();
     LeaseStatistics {

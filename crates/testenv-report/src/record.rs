@@ -75,6 +75,8 @@ struct RunRecord {
     verdict: String,
     counts: CountsRecord,
     leases: LeaseStatisticsRecord,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    shared_leases: Vec<LeaseRecord>,
     plan: PlanRecord,
     cases: Vec<CaseRecord>,
 }
@@ -189,6 +191,7 @@ impl RunRecord {
                 setup_us: leases.setup_us,
                 total_us: leases.total_us,
             },
+            shared_leases: run.shared_leases.iter().map(LeaseRecord::of).collect(),
             plan: PlanRecord::of(run),
             cases: run.cases.iter().map(CaseRecord::of).collect(),
         }
@@ -200,6 +203,7 @@ impl RunRecord {
             id: self.id,
             started_unix_ms: self.started_unix_ms,
             wall_us: self.wall_us,
+            shared_leases: self.shared_leases.into_iter().map(LeaseRecord::into_use).collect(),
             plan: self.plan.into_plan(&cases),
             cases,
         })

@@ -121,7 +121,7 @@ fn everything() -> Run {
         kind: Some("test failure with exit code 101".into()),
         message: Some("a \u{0}\u{b}\u{1b}[31mred\u{fffe}\u{ffff} ]]> & <b> \"q\"".into()),
         output: Output { stdout: "out\r\n\u{8}".into(), stderr: "\u{85}\u{1f980}".into() },
-        leases: vec![lease],
+        leases: vec![lease.clone()],
     };
     let skipped = Attempt { outcome: Outcome::Skipped, ..Attempt::default() };
     let case = |name: &str, attempts| Case { id: CaseId::new("s", name), attempts, flaky_fails: false };
@@ -137,6 +137,7 @@ fn everything() -> Run {
         id: "id".into(),
         started_unix_ms: Some(1),
         wall_us: 99,
+        shared_leases: vec![LeaseUse { warm: false, kept: None, ..lease }],
         plan: Plan::Known(BTreeSet::from(planned)),
         cases,
     }
