@@ -1,9 +1,5 @@
 //! Runs the future of an async test.
 
-use std::pin::pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
 #[cfg(feature = "tokio")]
 use std::time::Duration;
 
@@ -45,33 +41,5 @@ fn run<F: Future>(mut builder: tokio::runtime::Builder, future: F) -> F::Output 
     runtime.0.as_ref().expect("taken on drop only").block_on(future)
 }
 
-/// Runs a test's future on this thread, which sleeps while there is nothing to do.
 #[cfg(not(feature = "tokio"))]
-pub fn block_on<F: Future>(future: F) -> F::Output {
-    park_on(future)
-}
-
-/// Wakes a parked thread.
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-#[cfg_attr(
-    feature = "tokio",
-    expect(dead_code, reason = "tokio runs the futures; only the test below does too")
-)]
-fn park_on<F: Future>(future: F) -> F::Output {
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut context = Context::from_waker(&waker);
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut context) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => std::thread::park(),
-        }
-    }
-}
+pub use crate::park::block_on;

@@ -9,6 +9,8 @@ mod fixture;
 mod handle;
 mod lease;
 mod needs;
+#[cfg(any(test, not(feature = "tokio")))]
+mod park;
 mod postgres;
 mod redis;
 mod scope;
