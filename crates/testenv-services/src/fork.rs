@@ -252,6 +252,16 @@ fn use_as_a_database_does(data: &Path) -> io::Result<()> {
     }
 }
 
+/// Space that forks in `root` take, in bytes as allocated: for overlays, only what was changed.
+pub fn changed_bytes(root: &Path) -> u64 {
+    let forks = fs::read_dir(root).into_iter().flatten().flatten();
+    forks
+        .flat_map(|fork| fs::read_dir(fork.path()).into_iter().flatten().flatten())
+        .filter(|entry| entry.file_name() != "data" || !entry.path().with_file_name("upper").exists())
+        .map(|entry| disk_usage(&entry.path()))
+        .sum()
+}
+
 /// Space in use under a directory, in bytes as allocated.
 pub fn disk_usage(dir: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(dir) else { return 0 };

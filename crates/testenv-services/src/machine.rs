@@ -72,6 +72,15 @@ impl Machine {
         })
     }
 
+    /// Removes what the broker has in directories that others see. Call it last.
+    pub fn clear(&self) {
+        let _ = fs::remove_dir_all(&self.sockets);
+        if self.sandbox.may_mount {
+            let _ = fork::unmount(self.forks.dir());
+        }
+        let _ = fs::remove_dir_all(self.forks.dir());
+    }
+
     /// A new directory for the sockets of one server, closed to other users.
     ///
     /// # Errors

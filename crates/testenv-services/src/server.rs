@@ -123,6 +123,11 @@ impl Server {
         self.exited.load(Ordering::Acquire)
     }
 
+    /// Becomes true when it has ended by itself.
+    pub fn exited(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.exited)
+    }
+
     /// Its data directory.
     pub(crate) fn data(&self) -> std::path::PathBuf {
         self.fork.data()

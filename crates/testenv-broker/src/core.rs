@@ -1,0 +1,786 @@
+//! The state of pools and leases, and every change of it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Instant;
+
+use testenv_api::{
+    EndedLease, Event, HeldLease, Isolation, KeepPolicy, Kept, KeptServer, LeaseRequest, Outcome, Problem,
+    ProblemKind, Timings,
+};
+use testenv_config::KeepConfig;
+use testenv_services::log::Log;
+use testenv_services::machine::Machine;
+use testenv_services::namespace::{Database, Host};
+use testenv_services::server::{Server, Session};
+use testenv_services::service::{Endpoint, Spec};
+use testenv_services::snapshot::{Snapshot, Variant};
+use tokio::sync::{Notify, mpsc};
+
+use crate::ended::Ended;
+use crate::metrics::{LeaseLabels, Metrics, PoolLabels, RoleLabel};
+use crate::pool::{Acquired, Pool};
+use crate::roles::{Role, Roles};
+use crate::workers::Jobs;
+use crate::{BrokerOptions, memory};
+
+/// Memory that a server is taken to need before one of its kind was measured, in bytes.
+const FIRST_GUESS: u64 = 12 << 20;
+/// Lines of a server's log told after a failure.
+const LOG_LINES: usize = 30;
+
+/// Everything the broker knows.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) options: BrokerOptions,
+    pub(crate) machine: Arc<Machine>,
+    pub(crate) roles: Roles,
+    pub(crate) jobs: Jobs,
+    pub(crate) metrics: Metrics,
+    pub(crate) started: Instant,
+    /// Told when the broker is to stop.
+    pub(crate) stop: Notify,
+    state: Mutex<State>,
+    next_lease: AtomicU64,
+    own: Weak<Self>,
+}
+
+#[derive(Debug)]
+struct State {
+    pools: HashMap<PoolKey, PoolEntry>,
+    leases: HashMap<String, Active>,
+    kept: VecDeque<KeptItem>,
+    ended: Ended,
+    last_use: Instant,
+    stopping: bool,
+    /// Mean memory of a server, in bytes, by role.
+    memory: HashMap<String, u64>,
+}
+
+/// What one pool holds things of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct PoolKey {
+    pub(crate) role: String,
+    pub(crate) isolation: Isolation,
+    pub(crate) snapshot: String,
+}
+
+#[derive(Debug)]
+struct PoolEntry {
+    spec: Arc<Spec>,
+    snapshot: Arc<Snapshot>,
+    pool: Pool<Loan, Problem>,
+    common: Arc<Common>,
+}
+
+/// The server that the leases of a pool share, where they do. Locked while it is started.
+#[derive(Debug, Default)]
+struct Common {
+    host: Mutex<Option<Arc<Host>>>,
+    server: Mutex<Option<Arc<Server>>>,
+}
+
+/// Something that can be leased.
+#[derive(Debug)]
+pub(crate) struct Item {
+    pub(crate) spec: Arc<Spec>,
+    pub(crate) snapshot: String,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    Server(Box<Server>),
+    Database(Box<Database>, Option<Session>),
+    Shared(Arc<Server>),
+}
+
+/// An item on its way to a test or with it. Wherever it is dropped, the item goes back.
+#[derive(Debug)]
+pub(crate) struct Loan {
+    item: Option<Item>,
+    key: PoolKey,
+    core: Weak<Core>,
+}
+
+/// A lease held now.
+#[derive(Debug)]
+struct Active {
+    key: PoolKey,
+    request: LeaseRequest,
+    pid: Option<u32>,
+    since: Instant,
+    timings: Timings,
+    outcome: Option<Outcome>,
+    keep: KeepPolicy,
+    log: Log,
+    log_position: u64,
+    server_pid: u32,
+    exited: Arc<AtomicBool>,
+    connect_command: String,
+    events: mpsc::Sender<Event>,
+}
+
+#[derive(Debug)]
+struct KeptItem {
+    id: String,
+    test: Option<String>,
+    until: Instant,
+    connect_command: String,
+    item: Item,
+}
+
+impl Item {
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        match &self.what {
+            What::Server(server) => &server.endpoint,
+            What::Database(database, _) => &database.endpoint,
+            What::Shared(server) => &server.endpoint,
+        }
+    }
+
+    /// The session that warmed it up, once.
+    pub(crate) fn take_session(&mut self) -> Option<Session> {
+        match &mut self.what {
+            What::Server(server) => server.session.take(),
+            What::Database(_, session) => session.take(),
+            What::Shared(_) => None,
+        }
+    }
+
+    fn server(&self) -> &Server {
+        match &self.what {
+            What::Server(server) => server,
+            What::Database(database, _) => database.host().server(),
+            What::Shared(server) => server,
+        }
+    }
+
+    pub(crate) fn log(&self) -> Log {
+        self.server().log.clone()
+    }
+
+    fn has_exited(&self) -> bool {
+        self.server().has_exited()
+    }
+
+    /// How much of the server's log is not about this item.
+    pub(crate) fn log_position(&self) -> u64 {
+        match &self.what {
+            What::Server(_) => 0,
+            What::Database(database, _) => database.log_position,
+            What::Shared(server) => server.log.position(),
+        }
+    }
+}
+
+impl Loan {
+    /// The item.
+    pub(crate) fn item(&mut self) -> &mut Item {
+        self.item.as_mut().expect("a loan holds its item until it is dropped")
+    }
+
+    fn into_item(mut self) -> Item {
+        self.item.take().expect("a loan holds its item until it is dropped")
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        if let (Some(item), Some(core)) = (self.item.take(), self.core.upgrade()) {
+            core.jobs.give_back(self.key.clone(), item);
+        }
+    }
+}
+
+impl Core {
+    pub(crate) fn new(options: BrokerOptions, machine: Arc<Machine>) -> Arc<Self> {
+        let now = Instant::now();
+        Arc::new_cyclic(|own| Self {
+            roles: Roles::new(options.clone(), Arc::clone(&machine)),
+            options,
+            machine,
+            jobs: Jobs::default(),
+            metrics: Metrics::new(),
+            started: now,
+            stop: Notify::new(),
+            state: Mutex::new(State {
+                pools: HashMap::new(),
+                leases: HashMap::new(),
+                kept: VecDeque::new(),
+                ended: Ended::default(),
+                last_use: now,
+                stopping: false,
+                memory: HashMap::new(),
+            }),
+            next_lease: AtomicU64::new(1),
+            own: own.clone(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic while locked")
+    }
+
+    /// A new lease's id.
+    pub(crate) fn next_id(&self) -> String {
+        format!("{:x}-{}", std::process::id(), self.next_lease.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Gets something for a request: out of the pool, or started for it.
+    ///
+    /// # Errors
+    /// Why there is none. Waits without a bound of its own; the caller gives it one.
+    pub(crate) async fn acquire(
+        &self,
+        role: &Role,
+        isolation: Isolation,
+        arrived: Instant,
+        progress: impl Fn(&str) + Send + 'static,
+    ) -> Result<(Loan, Timings), Problem> {
+        self.lock().last_use = arrived;
+        let variant = if isolation == Isolation::Namespace { Variant::Template } else { Variant::Server };
+        let snapshot = role.snapshot(&self.machine, variant, arrived, progress).await?;
+        let prepared = Instant::now();
+        let key = PoolKey { role: role.spec.role.clone(), isolation, snapshot: snapshot.key.clone() };
+        let max_warm = if isolation == Isolation::Shared { 0 } else { self.roles.config().pool.warm };
+        let acquired = {
+            let mut state = self.lock();
+            if state.stopping {
+                return Err(Problem::new(ProblemKind::ShuttingDown, "the broker is going away"));
+            }
+            self.retire_older(&mut state, &key);
+            let entry = state.pools.entry(key.clone()).or_insert_with(|| PoolEntry {
+                spec: Arc::clone(&role.spec),
+                snapshot,
+                pool: Pool::new(arrived),
+                common: Arc::default(),
+            });
+            let acquired = entry.pool.acquire(arrived, max_warm);
+            self.pump(&mut state);
+            acquired
+        };
+        let timings = |warm| Timings {
+            total_us: micros(arrived),
+            prepare_us: u64::try_from((prepared - arrived).as_micros()).unwrap_or(u64::MAX),
+            fork_us: if warm { 0 } else { micros(prepared) },
+            warm,
+        };
+        match acquired {
+            Acquired::Warm(loan) => Ok((loan, timings(true))),
+            Acquired::Wait(receiver) => match receiver.await {
+                Ok(given) => given.map(|loan| (loan, timings(false))),
+                Err(_) => Err(Problem::new(ProblemKind::ShuttingDown, "the broker is going away")),
+            },
+        }
+    }
+
+    /// Clears away what is warm in pools of the same role whose snapshot is no longer right.
+    fn retire_older(&self, state: &mut State, current: &PoolKey) {
+        if state.pools.contains_key(current) {
+            return;
+        }
+        for (key, entry) in &mut state.pools {
+            if (&key.role, key.isolation) == (&current.role, current.isolation) {
+                for loan in entry.pool.take_warm(|_| true) {
+                    self.jobs.stop(loan.into_item());
+                }
+            }
+        }
+        state.pools.retain(|_, entry| !entry.pool.is_empty());
+    }
+
+    /// Starts what is wanted and fits.
+    fn pump(&self, state: &mut State) {
+        let config = self.roles.config();
+        let mut wanted: Vec<_> =
+            state.pools.iter_mut().map(|(key, entry)| (key.clone(), entry.pool.wanted())).collect();
+        wanted.sort_by_key(|(_, wanted)| std::cmp::Reverse(wanted.waiting));
+        for (key, wanted) in &wanted {
+            for _ in 0..wanted.waiting {
+                if !state.has_room(key, &config, &self.jobs) && !self.make_room(state, key) {
+                    return;
+                }
+                state.start(key);
+                self.jobs.start_now(key.clone());
+            }
+        }
+        for (key, wanted) in &wanted {
+            for _ in 0..wanted.refill {
+                if !state.has_room(key, &config, &self.jobs) {
+                    return;
+                }
+                state.start(key);
+                self.jobs.start_ahead(key.clone());
+            }
+        }
+    }
+
+    /// Ends something warm of another pool, or the oldest kept server, to make room. Whether there was one.
+    fn make_room(&self, state: &mut State, needed_by: &PoolKey) -> bool {
+        let warm = state
+            .pools
+            .iter_mut()
+            .filter(|(key, _)| *key != needed_by && key.isolation == Isolation::Server)
+            .find_map(|(_, entry)| {
+                let mut taken = 0;
+                entry.pool.take_warm(|_| std::mem::replace(&mut taken, 1) == 0).pop()
+            });
+        match (warm.map(Loan::into_item), state.kept.len()) {
+            (Some(item), _) => self.jobs.stop(item),
+            (None, 0) => return false,
+            (None, _) => {
+                if let Some(kept) = state.kept.pop_front() {
+                    self.jobs.stop(kept.item);
+                }
+            }
+        }
+        true
+    }
+
+    /// Worker: starts one for a pool.
+    pub(crate) fn start(&self, key: &PoolKey) {
+        let found =
+            self.lock().pools.get(key).map(|entry| {
+                (Arc::clone(&entry.spec), Arc::clone(&entry.snapshot), Arc::clone(&entry.common))
+            });
+        let Some((spec, snapshot, common)) = found else { return };
+        let begun = Instant::now();
+        let made = self.make(key, &spec, &snapshot, &common);
+        let label = RoleLabel { role: key.role.clone() };
+        if made.is_ok() {
+            self.metrics.start.get_or_create(&label).observe(begun.elapsed().as_secs_f64());
+        }
+        let mut state = self.lock();
+        let stopping = state.stopping;
+        let Some(entry) = state.pools.get_mut(key) else { return };
+        match made {
+            Ok(what) => {
+                let item = Item { spec, snapshot: key.snapshot.clone(), what };
+                if stopping {
+                    entry.pool.called_off();
+                    drop(state);
+                    drop(item);
+                    return;
+                }
+                entry.pool.started(Loan { item: Some(item), key: key.clone(), core: self.own.clone() });
+            }
+            Err(problem) => {
+                tracing::warn!(role = key.role, %problem, "a start failed");
+                entry.pool.failed(&problem);
+            }
+        }
+        self.pump(&mut state);
+    }
+
+    fn make(
+        &self,
+        key: &PoolKey,
+        spec: &Arc<Spec>,
+        snapshot: &Arc<Snapshot>,
+        common: &Common,
+    ) -> Result<What, Problem> {
+        let start = || {
+            let (core, key) = (self.own.clone(), key.clone());
+            Server::start(&self.machine, spec, snapshot, move || {
+                if let Some(core) = core.upgrade() {
+                    core.clear_exited(&key);
+                }
+            })
+        };
+        match key.isolation {
+            Isolation::Server => Ok(What::Server(Box::new(start()?))),
+            Isolation::Namespace => {
+                let host = {
+                    let mut host = common.host.lock().expect("no panic while locked");
+                    match host.as_ref().filter(|host| !host.server().has_exited()) {
+                        Some(host) => Arc::clone(host),
+                        None => {
+                            let server = start()?;
+                            Arc::clone(host.insert(Host::new(
+                                Arc::clone(&self.machine),
+                                Arc::clone(snapshot),
+                                server,
+                            )?))
+                        }
+                    }
+                };
+                let name = format!("t_{}_{}", key.role.replace('-', "_"), self.next_id().replace('-', "_"));
+                let database = host.create(&name)?;
+                let session = database.open_session()?;
+                Ok(What::Database(Box::new(database), Some(session)))
+            }
+            Isolation::Shared => {
+                let mut shared = common.server.lock().expect("no panic while locked");
+                match shared.as_ref().filter(|server| !server.has_exited()) {
+                    Some(server) => Ok(What::Shared(Arc::clone(server))),
+                    None => {
+                        let mut server = start()?;
+                        server.session = None;
+                        Ok(What::Shared(Arc::clone(shared.insert(Arc::new(server)))))
+                    }
+                }
+            }
+        }
+    }
+
+    /// A server has ended: takes it out of the pool, tells whoever holds it.
+    fn clear_exited(&self, key: &PoolKey) {
+        let mut state = self.lock();
+        for active in
+            state.leases.values().filter(|active| active.key == *key && active.exited.load(Ordering::Acquire))
+        {
+            let _ = active.events.try_send(Event::ServerExited {
+                reason: "the server ended while it was leased".into(),
+                log_tail: active.log.tail_since(active.log_position, LOG_LINES),
+            });
+        }
+        let Some(entry) = state.pools.get_mut(key) else { return };
+        for loan in entry.pool.take_warm(|loan| loan.item.as_ref().is_some_and(Item::has_exited)) {
+            self.jobs.stop(loan.into_item());
+        }
+        self.pump(&mut state);
+    }
+
+    /// Registers a lease that is about to be told to its test.
+    #[expect(clippy::too_many_arguments, reason = "a lease is what all of these say together")]
+    pub(crate) fn hold(
+        &self,
+        id: &str,
+        request: &LeaseRequest,
+        loan: &mut Loan,
+        pid: Option<u32>,
+        arrived: Instant,
+        timings: Timings,
+        connect_command: &str,
+        events: mpsc::Sender<Event>,
+    ) {
+        let keep = request.keep.unwrap_or(match self.roles.config().broker.keep {
+            KeepConfig::Failed => KeepPolicy::Failed,
+            KeepConfig::UnlessPassed => KeepPolicy::UnlessPassed,
+            KeepConfig::Always => KeepPolicy::Always,
+            KeepConfig::Never => KeepPolicy::Never,
+        });
+        let key = loan.key.clone();
+        let labels = LeaseLabels {
+            role: key.role.clone(),
+            isolation: key.isolation.to_string(),
+            warm: timings.warm.to_string(),
+        };
+        self.metrics.lease_wait.get_or_create(&labels).observe(arrived.elapsed().as_secs_f64());
+        let item = loan.item();
+        let (log, log_position, server_pid) = (item.log(), item.log_position(), item.server().pid());
+        let exited = item.server().exited();
+        let active = Active {
+            key,
+            request: request.clone(),
+            pid,
+            since: Instant::now(),
+            timings,
+            outcome: None,
+            keep,
+            log,
+            log_position,
+            server_pid,
+            exited,
+            connect_command: connect_command.to_owned(),
+            events,
+        };
+        self.lock().leases.insert(id.to_owned(), active);
+    }
+
+    /// The end of a lease: its server is kept or goes.
+    pub(crate) fn end(&self, id: &str, loan: Loan) {
+        let mut state = self.lock();
+        state.last_use = Instant::now();
+        let Some(active) = state.leases.remove(id) else { return };
+        let keep = match active.keep {
+            KeepPolicy::Always => true,
+            KeepPolicy::Never => false,
+            KeepPolicy::Failed => active.outcome == Some(Outcome::Failed),
+            KeepPolicy::UnlessPassed => active.outcome != Some(Outcome::Passed),
+        };
+        let held = active.since.elapsed();
+        let label = RoleLabel { role: active.key.role.clone() };
+        self.metrics.lease_held.get_or_create(&label).observe(held.as_secs_f64());
+        let kept = keep
+            && !state.stopping
+            && !matches!(loan.item.as_ref().map(|item| &item.what), Some(What::Shared(_)));
+        state.ended.push(EndedLease {
+            id: id.to_owned(),
+            role: active.key.role.clone(),
+            attempt: active.request.attempt.clone(),
+            timings: active.timings,
+            held_us: u64::try_from(held.as_micros()).unwrap_or(u64::MAX),
+            outcome: active.outcome,
+            kept: kept.then(|| active.connect_command.clone()),
+        });
+        if kept {
+            let config = self.roles.config();
+            if let Some(entry) = state.pools.get_mut(&active.key) {
+                entry.pool.returned();
+            }
+            state.kept.push_back(KeptItem {
+                id: id.to_owned(),
+                test: active.request.test,
+                until: Instant::now() + config.broker.keep_for.as_duration(),
+                connect_command: active.connect_command,
+                item: loan.into_item(),
+            });
+            while state.kept.len() > config.broker.keep_max {
+                if let Some(oldest) = state.kept.pop_front() {
+                    self.jobs.stop(oldest.item);
+                }
+            }
+            self.pump(&mut state);
+        }
+        // Otherwise the loan is dropped here, which gives it back.
+    }
+
+    /// Worker: takes back what a lease had.
+    pub(crate) fn returned(&self, key: &PoolKey, item: Item) {
+        drop(item);
+        let mut state = self.lock();
+        if let Some(entry) = state.pools.get_mut(key) {
+            entry.pool.returned();
+        }
+        self.pump(&mut state);
+    }
+
+    /// Worker: clears away what no pool has.
+    pub(crate) fn stopped(&self, item: Item) {
+        drop(item);
+        self.pump(&mut self.lock());
+    }
+
+    /// Notes how a test ended, or that its data is wanted.
+    ///
+    /// # Errors
+    /// [`ProblemKind::NotFound`] when nobody holds the lease.
+    pub(crate) fn set_outcome(&self, id: &str, outcome: Option<Outcome>) -> Result<Kept, Problem> {
+        let config = self.roles.config();
+        let mut state = self.lock();
+        let active = state.leases.get_mut(id).ok_or_else(|| no_lease(id))?;
+        match outcome {
+            Some(outcome) => active.outcome = Some(outcome),
+            None => active.keep = KeepPolicy::Always,
+        }
+        let kept = match active.keep {
+            KeepPolicy::Always => true,
+            KeepPolicy::Never => false,
+            KeepPolicy::Failed | KeepPolicy::UnlessPassed => active.outcome == Some(Outcome::Failed),
+        };
+        Ok(Kept {
+            kept: kept && active.key.isolation != Isolation::Shared,
+            keep_seconds: config.broker.keep_for.as_duration().as_secs(),
+            connect_command: active.connect_command.clone(),
+            log_tail: active.log.tail_since(active.log_position, LOG_LINES),
+        })
+    }
+
+    /// The last lines of the log of a lease's server, or of a kept one's.
+    ///
+    /// # Errors
+    /// [`ProblemKind::NotFound`].
+    pub(crate) fn logs(&self, id: &str, lines: usize) -> Result<String, Problem> {
+        let state = self.lock();
+        let held = state.leases.get(id).map(|active| active.log.tail_since(active.log_position, lines));
+        let kept = || state.kept.iter().find(|kept| kept.id == id).map(|kept| kept.item.log().tail(lines));
+        held.or_else(kept).ok_or_else(|| no_lease(id))
+    }
+
+    /// Leases held now.
+    pub(crate) fn held(&self) -> Vec<HeldLease> {
+        let state = self.lock();
+        let held = |(id, active): (&String, &Active)| HeldLease {
+            id: id.clone(),
+            role: active.key.role.clone(),
+            test: active.request.test.clone(),
+            pid: active.pid,
+            held_ms: u64::try_from(active.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+            isolation: active.key.isolation,
+        };
+        let mut leases: Vec<_> = state.leases.iter().map(held).collect();
+        leases.sort_by_key(|lease| std::cmp::Reverse(lease.held_ms));
+        leases
+    }
+
+    /// Leases that have ended.
+    pub(crate) fn ended(&self, attempt_prefix: &str) -> Vec<EndedLease> {
+        self.lock().ended.with_attempt_prefix(attempt_prefix)
+    }
+
+    /// Servers kept for debugging.
+    pub(crate) fn kept(&self) -> Vec<KeptServer> {
+        let now = Instant::now();
+        let kept = |kept: &KeptItem| KeptServer {
+            id: kept.id.clone(),
+            role: kept.item.spec.role.clone(),
+            test: kept.test.clone(),
+            expires_seconds: kept.until.saturating_duration_since(now).as_secs(),
+            connect_command: kept.connect_command.clone(),
+        };
+        self.lock().kept.iter().map(kept).collect()
+    }
+
+    /// How many leases are held.
+    pub(crate) fn lease_count(&self) -> usize {
+        self.lock().leases.len()
+    }
+
+    /// The state of every pool, for people.
+    pub(crate) fn pools(&self) -> Vec<testenv_api::PoolStatus> {
+        let state = self.lock();
+        let status = |(key, entry): (&PoolKey, &PoolEntry)| {
+            let counts = entry.pool.counts();
+            testenv_api::PoolStatus {
+                role: key.role.clone(),
+                service: entry.spec.kind,
+                isolation: key.isolation,
+                engine: entry.spec.build.engine.clone(),
+                snapshot: key.snapshot.clone(),
+                warm: counts.warm,
+                starting: counts.starting,
+                leased: counts.leased,
+                waiting: counts.waiting,
+                target: counts.target,
+            }
+        };
+        let mut pools: Vec<_> = state.pools.iter().map(status).collect();
+        pools.sort_by(|a, b| a.role.cmp(&b.role).then(a.isolation.as_str().cmp(b.isolation.as_str())));
+        pools
+    }
+
+    /// What happens without anybody asking, once a second. Whether the broker has been idle long enough to go.
+    pub(crate) fn tick(&self) -> bool {
+        let config = self.roles.config();
+        let now = Instant::now();
+        let mut state = self.lock();
+        for entry in state.pools.values_mut() {
+            for loan in entry.pool.decay(now) {
+                self.jobs.stop(loan.into_item());
+            }
+        }
+        while state.kept.front().is_some_and(|kept| kept.until <= now) {
+            if let Some(kept) = state.kept.pop_front() {
+                self.jobs.stop(kept.item);
+            }
+        }
+        self.pump(&mut state);
+        self.update_metrics(&state);
+        let unused = state.leases.is_empty() && state.kept.is_empty();
+        let waiting = state.pools.values().any(|entry| entry.pool.counts().waiting > 0);
+        unused && !waiting && now.duration_since(state.last_use) > config.broker.idle_exit.as_duration()
+    }
+
+    fn update_metrics(&self, state: &State) {
+        self.metrics.pool.clear();
+        for (key, entry) in &state.pools {
+            let counts = entry.pool.counts();
+            for (name, value) in [
+                ("warm", counts.warm),
+                ("starting", counts.starting),
+                ("leased", counts.leased),
+                ("waiting", counts.waiting),
+            ] {
+                let labels = PoolLabels {
+                    role: key.role.clone(),
+                    isolation: key.isolation.to_string(),
+                    state: name.to_owned(),
+                };
+                self.metrics.pool.get_or_create(&labels).inc_by(i64::try_from(value).unwrap_or(i64::MAX));
+            }
+        }
+        self.metrics.kept.set(i64::try_from(state.kept.len()).unwrap_or(i64::MAX));
+    }
+
+    /// Measures servers and notes the mean of each role. The memory of all, in bytes.
+    pub(crate) fn measure_memory(&self) -> u64 {
+        let mut pids: Vec<(String, u32)> = {
+            let state = self.lock();
+            let of_item = |item: &Item| (item.spec.role.clone(), item.server().pid());
+            let warm = state.pools.values().flat_map(|entry| entry.pool.warm_items());
+            let mut pids: Vec<_> = warm.filter_map(|loan| loan.item.as_ref()).map(of_item).collect();
+            pids.extend(state.kept.iter().map(|kept| of_item(&kept.item)));
+            pids.extend(state.leases.values().map(|active| (active.key.role.clone(), active.server_pid)));
+            pids
+        };
+        pids.sort_unstable();
+        pids.dedup();
+        let mut by_role: HashMap<String, (u64, u64)> = HashMap::new();
+        for (role, pid) in pids {
+            let bytes = memory::of_server(pid);
+            let (sum, count) = by_role.entry(role).or_default();
+            (*sum, *count) = (*sum + bytes, *count + 1);
+        }
+        let total = by_role.values().map(|(sum, _)| sum).sum();
+        let mut state = self.lock();
+        for (role, (sum, count)) in by_role {
+            state.memory.insert(role, sum / count.max(1));
+        }
+        self.metrics.memory.set(i64::try_from(total).unwrap_or(i64::MAX));
+        total
+    }
+
+    /// Ends everything: nobody gets a lease any more, and every server goes.
+    pub(crate) fn shut_down(&self) {
+        let (pools, kept, leases) = {
+            let mut state = self.lock();
+            state.stopping = true;
+            (
+                std::mem::take(&mut state.pools),
+                std::mem::take(&mut state.kept),
+                std::mem::take(&mut state.leases),
+            )
+        };
+        for active in leases.into_values() {
+            let _ = active.events.try_send(Event::BrokerStopping);
+        }
+        for mut entry in pools.into_values() {
+            for loan in entry.pool.take_warm(|_| true) {
+                self.jobs.stop(loan.into_item());
+            }
+        }
+        for kept in kept {
+            self.jobs.stop(kept.item);
+        }
+    }
+}
+
+impl State {
+    fn start(&mut self, key: &PoolKey) {
+        if let Some(entry) = self.pools.get_mut(key) {
+            entry.pool.start();
+        }
+    }
+
+    /// Whether one more of `key` fits the limits of servers and memory.
+    fn has_room(&self, key: &PoolKey, config: &testenv_config::Config, jobs: &Jobs) -> bool {
+        if key.isolation != Isolation::Server {
+            return true;
+        }
+        let of_role = |role: &str| self.memory.get(role).copied().unwrap_or(FIRST_GUESS);
+        let (mut servers, mut bytes) = (self.kept.len() + jobs.ended(), of_role(&key.role));
+        for (key, entry) in &self.pools {
+            let counts = entry.pool.counts();
+            let count = match key.isolation {
+                Isolation::Server => counts.warm + counts.starting + counts.leased,
+                Isolation::Namespace | Isolation::Shared => 1,
+            };
+            servers += count;
+            bytes += count as u64 * of_role(&key.role);
+        }
+        servers < config.pool.max_servers && bytes <= config.pool.max_memory.as_bytes()
+    }
+}
+
+fn no_lease(id: &str) -> Problem {
+    Problem::new(ProblemKind::NotFound, format!("nobody holds a lease {id:?}"))
+        .hint("leases end with the connection that asked for them; `testenv status` lists those held")
+}
+
+/// Microseconds since `then`.
+pub(crate) fn micros(then: Instant) -> u64 {
+    u64::try_from(then.elapsed().as_micros()).unwrap_or(u64::MAX)
+}

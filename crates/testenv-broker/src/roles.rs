@@ -1,0 +1,279 @@
+//! Roles: which service a request means, and the snapshot that is right for it now.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use testenv_api::{Isolation, LeaseRequest, Problem, ProblemKind, RoleInfo, ServiceKind};
+use testenv_config::{Config, IsolationConfig, KindConfig, ServiceConfig};
+use testenv_services::inputs::Fingerprint;
+use testenv_services::machine::Machine;
+use testenv_services::service::Spec;
+use testenv_services::snapshot::{self, Snapshot, Variant};
+
+use crate::BrokerOptions;
+
+/// The workspace's roles, as `testenv.toml` has them now.
+#[derive(Debug)]
+pub(crate) struct Roles {
+    options: BrokerOptions,
+    machine: Arc<Machine>,
+    loaded: Mutex<Loaded>,
+}
+
+#[derive(Debug, Default)]
+struct Loaded {
+    seen: Option<Fingerprint>,
+    config: Arc<Config>,
+    problem: Option<Problem>,
+    roles: HashMap<String, Arc<Role>>,
+}
+
+/// One role.
+#[derive(Debug)]
+pub(crate) struct Role {
+    pub(crate) spec: Arc<Spec>,
+    watched: Vec<PathBuf>,
+    server: Slot,
+    template: Slot,
+}
+
+/// A snapshot and what its sources looked like when it was taken from the cache or made.
+type Slot = tokio::sync::Mutex<Option<Made>>;
+
+#[derive(Debug)]
+struct Made {
+    seen: Fingerprint,
+    at: Instant,
+    snapshot: Result<Arc<Snapshot>, Problem>,
+}
+
+impl Roles {
+    pub(crate) fn new(options: BrokerOptions, machine: Arc<Machine>) -> Self {
+        Self { options, machine, loaded: Mutex::default() }
+    }
+
+    /// The configuration as the file has it now; the last good one while the file is wrong.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        let mut loaded = self.loaded.lock().expect("no panic while locked");
+        self.reload(&mut loaded);
+        Arc::clone(&loaded.config)
+    }
+
+    /// The role that a request means, and the isolation of its lease.
+    ///
+    /// # Errors
+    /// [`ProblemKind::NotFound`] naming the roles there are, or what is wrong with the configuration or engine.
+    pub(crate) fn find(&self, request: &LeaseRequest) -> Result<(Arc<Role>, Isolation), Problem> {
+        let mut loaded = self.loaded.lock().expect("no panic while locked");
+        self.reload(&mut loaded);
+        if let Some(problem) = &loaded.problem {
+            return Err(problem.clone());
+        }
+        let (name, config) = choose(&loaded.config, request)?;
+        let role = match loaded.roles.get(&name) {
+            Some(role) => Arc::clone(role),
+            None => {
+                let root = self.options.workspace.root();
+                let spec = Spec::resolve(&name, &config, root, &self.options.path, &self.machine)?;
+                let watched = snapshot::watched_paths(&spec);
+                let role = Role {
+                    spec: Arc::new(spec),
+                    watched,
+                    server: Slot::default(),
+                    template: Slot::default(),
+                };
+                let role = Arc::new(role);
+                loaded.roles.insert(name, Arc::clone(&role));
+                role
+            }
+        };
+        let isolation = isolation(&role.spec, request)?;
+        Ok((role, isolation))
+    }
+
+    /// All roles, for `GET /v1/services`.
+    pub(crate) fn list(&self) -> Result<Vec<RoleInfo>, Problem> {
+        let mut loaded = self.loaded.lock().expect("no panic while locked");
+        self.reload(&mut loaded);
+        if let Some(problem) = &loaded.problem {
+            return Err(problem.clone());
+        }
+        let info = |(role, config): (&String, &ServiceConfig)| RoleInfo {
+            role: role.clone(),
+            service: kind(config.service),
+            isolation: configured_isolation(config),
+            env: config.env_templates().into_keys().collect(),
+        };
+        Ok(loaded.config.services.iter().map(info).collect())
+    }
+
+    fn reload(&self, loaded: &mut Loaded) {
+        let file = self.options.workspace.config_file();
+        let seen = Fingerprint::take([file.as_path()]);
+        if loaded.seen.as_ref() == Some(&seen) {
+            return;
+        }
+        loaded.seen = Some(seen);
+        match Config::load(&file) {
+            Ok(config) => {
+                *loaded = Loaded { seen: loaded.seen.take(), config: Arc::new(config), ..Loaded::default() };
+            }
+            Err(error) => {
+                let problem = Problem::new(ProblemKind::InvalidConfig, "testenv.toml cannot be used")
+                    .detail(error.to_string())
+                    .hint("docs/configuration.md lists every key; the next request reads the file again");
+                loaded.problem = Some(problem);
+            }
+        }
+    }
+}
+
+impl Role {
+    /// The snapshot that is right for the files as they are now, made if it has to be.
+    ///
+    /// Requests that come while it is made share what comes of it, failure too.
+    ///
+    /// # Errors
+    /// What went wrong in preparing.
+    pub(crate) async fn snapshot(
+        &self,
+        machine: &Arc<Machine>,
+        variant: Variant,
+        arrived: Instant,
+        progress: impl Fn(&str) + Send + 'static,
+    ) -> Result<Arc<Snapshot>, Problem> {
+        let slot = match variant {
+            Variant::Server => &self.server,
+            Variant::Template => &self.template,
+        };
+        let mut slot = slot.lock().await;
+        let seen = Fingerprint::take(self.watched.iter().map(PathBuf::as_path));
+        if let Some(made) = slot.as_ref()
+            && made.seen == seen
+            && (made.snapshot.is_ok() || made.at >= arrived)
+        {
+            return made.snapshot.clone();
+        }
+        let (machine, spec) = (Arc::clone(machine), Arc::clone(&self.spec));
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        // A thread of its own, which outlives the server it starts: servers die with their thread.
+        std::thread::Builder::new()
+            .name("prepare".into())
+            .spawn(move || {
+                let _ = sender.send(snapshot::ensure(&machine, &spec, variant, &progress));
+            })
+            .map_err(|error| crate::startup::failed("start a thread", &error))?;
+        let gone =
+            |_| Err(Problem::new(ProblemKind::Internal, "the preparing thread ended without a result"));
+        let snapshot = receiver.await.unwrap_or_else(gone);
+        *slot = Some(Made { seen, at: Instant::now(), snapshot: snapshot.clone() });
+        snapshot
+    }
+}
+
+fn kind(config: KindConfig) -> ServiceKind {
+    match config {
+        KindConfig::Postgres => ServiceKind::Postgres,
+        KindConfig::Redis | KindConfig::Valkey => ServiceKind::Redis,
+    }
+}
+
+fn configured_isolation(config: &ServiceConfig) -> Isolation {
+    match config.isolation {
+        Some(IsolationConfig::Namespace) => Isolation::Namespace,
+        Some(IsolationConfig::Server) | None => Isolation::Server,
+    }
+}
+
+fn isolation(spec: &Spec, request: &LeaseRequest) -> Result<Isolation, Problem> {
+    let isolation = request.isolation.unwrap_or_else(|| configured_isolation(&spec.config));
+    if spec.kind == ServiceKind::Redis && isolation == Isolation::Namespace {
+        return Err(Problem::new(ProblemKind::BadRequest, "Redis has no namespaces")
+            .hint("ask for isolation `server`: a Redis of its own starts in milliseconds"));
+    }
+    Ok(isolation)
+}
+
+/// The role of that name, or the only one of that kind, or a plain service of that kind where none is configured.
+fn choose(config: &Config, request: &LeaseRequest) -> Result<(String, ServiceConfig), Problem> {
+    let known = || {
+        let roles: Vec<_> = config.services.keys().map(String::as_str).collect();
+        if roles.is_empty() {
+            "testenv.toml has no roles".into()
+        } else {
+            format!("there are {}", roles.join(", "))
+        }
+    };
+    match (&request.role, request.service) {
+        (Some(role), service) => {
+            let found = config.services.get(role).ok_or_else(|| {
+                Problem::new(ProblemKind::NotFound, format!("no role {role:?}"))
+                    .detail(known())
+                    .hint(format!("add [services.{role}] to testenv.toml, or ask for one of these"))
+            })?;
+            if service.is_some_and(|wanted| wanted != kind(found.service)) {
+                let title = format!(
+                    "role {role:?} is {}, not {}",
+                    kind(found.service),
+                    service.map_or("", ServiceKind::as_str)
+                );
+                return Err(Problem::new(ProblemKind::BadRequest, title));
+            }
+            Ok((role.clone(), found.clone()))
+        }
+        (None, Some(service)) => {
+            let mut found = config.services.iter().filter(|(_, config)| kind(config.service) == service);
+            match (found.next(), found.next()) {
+                (Some((role, config)), None) => Ok((role.clone(), config.clone())),
+                (Some(_), Some(_)) => Err(Problem::new(
+                    ProblemKind::BadRequest,
+                    format!("several roles are {service}, and the request names none"),
+                )
+                .detail(known())
+                .hint("name the role, as in #[testenv(role = \"…\")] or --role")),
+                (None, _) => {
+                    let kind = match service {
+                        ServiceKind::Postgres => KindConfig::Postgres,
+                        ServiceKind::Redis => KindConfig::Redis,
+                    };
+                    Ok((service.to_string(), ServiceConfig::new(kind)))
+                }
+            }
+        }
+        (None, None) => {
+            Err(Problem::new(ProblemKind::BadRequest, "a lease needs a role or a service").detail(known()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const TWO: &str = "[services.a]\nservice = \"postgres\"\n[services.b]\nservice = \"postgres\"\n";
+
+    fn chosen(config: &str, role: Option<&str>, service: Option<ServiceKind>) -> Result<String, String> {
+        let config = Config::parse(config, Path::new("testenv.toml")).unwrap();
+        let request = LeaseRequest { role: role.map(Into::into), service, ..LeaseRequest::default() };
+        choose(&config, &request).map(|(role, _)| role).map_err(|problem| problem.to_string())
+    }
+
+    #[test]
+    fn a_service_alone_is_enough_when_only_one_role_has_it() {
+        let one = "[services.db]\nservice = \"postgres\"\n[services.cache]\nservice = \"redis\"\n";
+        assert_eq!(chosen(one, None, Some(ServiceKind::Postgres)), Ok("db".into()));
+        assert_eq!(chosen("", None, Some(ServiceKind::Redis)), Ok("redis".into()));
+    }
+
+    #[test]
+    fn what_cannot_be_chosen_is_told_with_what_there_is() {
+        assert!(chosen(TWO, None, Some(ServiceKind::Postgres)).unwrap_err().contains("there are a, b"));
+        assert!(chosen(TWO, Some("c"), None).unwrap_err().contains("no role \"c\""));
+        assert!(chosen(TWO, Some("a"), Some(ServiceKind::Redis)).unwrap_err().contains("not redis"));
+        assert!(chosen(TWO, None, None).unwrap_err().contains("a role or a service"));
+    }
+}
