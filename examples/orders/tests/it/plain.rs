@@ -47,3 +47,27 @@ async fn a_test_may_have_two_databases(first: Postgres, second: Postgres) -> any
     second.batch_execute("SELECT FROM payments").await?;
     Ok(())
 }
+
+/// Two servers at once from a plain function: both are on their way before the first is waited for.
+#[test]
+fn both_servers_from_a_plain_function() -> anyhow::Result<()> {
+    let (db, cache) = testenv::acquire((Postgres::builder(), Redis::builder().role("cache")))?;
+    assert_eq!((db.lease().role.as_str(), cache.lease().role.as_str()), ("database", "cache"));
+    Ok(())
+}
+
+/// An argument may name its role, where several are of one kind.
+#[testenv::test]
+fn an_argument_may_name_its_role(#[testenv(role = "database")] db: Postgres) {
+    assert_eq!(db.lease().role, "database");
+}
+
+/// A database of its own in a server that others share: lighter than a server, and prepared all the same.
+#[testenv::test(isolation = "namespace")]
+async fn a_test_may_do_with_a_database(db: Postgres) -> anyhow::Result<()> {
+    let client = db.connect().await?;
+    let row = client.query_one("SELECT current_database(), count(*) FROM products", &[]).await?;
+    assert_eq!((row.get::<_, &str>(0), row.get::<_, i64>(1)), (db.database(), 8));
+    assert_ne!(db.database(), "app");
+    Ok(())
+}
