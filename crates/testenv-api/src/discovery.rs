@@ -28,7 +28,10 @@ pub mod env {
     pub const KEEP: &str = "TESTENV_KEEP";
     /// How long to wait for a lease, in milliseconds.
     pub const WAIT_MS: &str = "TESTENV_WAIT_MS";
-    /// Directory for snapshots; replaces `$XDG_CACHE_HOME/testenv`.
+    /// What the broker writes to its log: `error`, `warn`, `info` (default), `debug`, or a filter such as
+    /// `info,testenv_services=debug`.
+    pub const LOG: &str = "TESTENV_LOG";
+    /// Directory for snapshots; replaces `$XDG_CACHE_HOME/testenv` and, for root, `/var/cache/testenv`.
     pub const CACHE_DIR: &str = "TESTENV_CACHE_DIR";
 }
 

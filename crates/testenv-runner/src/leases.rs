@@ -1,6 +1,7 @@
 //! Several leases at once, and what they put into the environment.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::thread;
 
 use testenv_api::client::{Client, ClientError, Held};
@@ -47,6 +48,18 @@ pub struct WayBack {
     pub role: String,
     /// What the broker says about it.
     pub kept: Kept,
+}
+
+impl fmt::Display for WayBack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let minutes = self.kept.keep_seconds.div_ceil(60);
+        writeln!(
+            f,
+            "testenv: kept the server of {} for {minutes} min: {}",
+            self.role, self.kept.connect_command
+        )?;
+        self.kept.log_tail.lines().try_for_each(|line| writeln!(f, "  | {line}"))
+    }
 }
 
 /// Asks for all of them at the same time, and starts the broker if none runs.

@@ -56,17 +56,34 @@ const LEASE_ATTEMPTS: usize = 4;
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
+    answer_limit: Duration,
+    any_version: bool,
 }
 
 impl Client {
     /// The broker that listens on `socket`.
     pub fn at(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into() }
+        Self { socket: socket.into(), answer_limit: ANSWER_LIMIT, any_version: false }
     }
 
     /// The broker of `workspace`.
     pub fn of(workspace: &Workspace) -> Self {
         Self::at(workspace.socket())
+    }
+
+    /// The same broker, which may take no longer than `limit` over anything but a lease.
+    #[must_use]
+    pub fn with_answer_limit(mut self, limit: Duration) -> Self {
+        self.answer_limit = limit;
+        self
+    }
+
+    /// The same broker, asked without saying which protocol this client speaks, so that one of another version
+    /// answers too. For what hardly ever changes: its health, and its end.
+    #[must_use]
+    pub fn of_any_version(mut self) -> Self {
+        self.any_version = true;
+        self
     }
 
     /// Socket of the broker.
@@ -151,7 +168,7 @@ impl Client {
 
     /// The whole body of an answer that is a success.
     fn exchange(&self, operation: &str, json: Option<&[u8]>) -> Result<Vec<u8>, ClientError> {
-        self.send(operation, json, Instant::now() + ANSWER_LIMIT)?
+        self.send(operation, json, Instant::now() + self.answer_limit)?
             .read_to_end(BODY_LIMIT_BYTES)
             .map_err(|error| self.lost(operation, error))
     }
@@ -201,9 +218,10 @@ impl Client {
         json: &[u8],
         deadline: Instant,
     ) -> io::Result<()> {
-        let mut request = format!(
-            "{operation} HTTP/1.1\r\nhost: testenv\r\n{PROTOCOL_HEADER}: {PROTOCOL}\r\nconnection: close\r\n"
-        );
+        let mut request = format!("{operation} HTTP/1.1\r\nhost: testenv\r\nconnection: close\r\n");
+        if !self.any_version {
+            request.push_str(&format!("{PROTOCOL_HEADER}: {PROTOCOL}\r\n"));
+        }
         if operation.starts_with("POST") {
             request
                 .push_str(&format!("content-type: application/json\r\ncontent-length: {}\r\n", json.len()));

@@ -19,7 +19,7 @@ const STDERR_LIMIT_BYTES: u64 = 16 << 10;
 /// Starts the workspace's broker, in a session of its own, and returns when it accepts connections, which is
 /// at once when another one does already.
 ///
-/// The program is `$TESTENV_BIN`, else `testenv` in `PATH`, else `~/.cargo/bin/testenv`.
+/// The program is `$TESTENV_BIN`, else `testenv` beside this program, in `PATH`, or in `~/.cargo/bin`.
 ///
 /// # Errors
 /// [`ClientError::Start`] with what the program said.
@@ -94,14 +94,15 @@ pub fn start_broker(workspace: &Workspace) -> Result<(), ClientError> {
     })
 }
 
-/// Where the program that starts a broker may be: where it is named, else in `PATH` and where `cargo install`
-/// puts it.
+/// Where the program that starts a broker may be: where it is named, else beside this program (which may be
+/// itself, or the wrapper that is installed with it), in `PATH`, and where `cargo install` puts it.
 fn places() -> Vec<PathBuf> {
     let given = |name: &str| std::env::var_os(name).filter(|it| !it.is_empty());
     if let Some(named) = given(env::BIN) {
         return vec![PathBuf::from(named)];
     }
+    let own = std::env::current_exe().ok().and_then(|program| Some(program.parent()?.to_path_buf()));
     let path = given("PATH").unwrap_or_default();
     let home = given("HOME").map(|home| PathBuf::from(home).join(".cargo/bin"));
-    std::env::split_paths(&path).chain(home).map(|dir| dir.join("testenv")).collect()
+    own.into_iter().chain(std::env::split_paths(&path)).chain(home).map(|dir| dir.join("testenv")).collect()
 }
