@@ -1,0 +1,179 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use clap::{Args, Parser, Subcommand};
+use testenv_api::discovery::Workspace;
+use testenv_api::{Isolation, KeepPolicy, ServiceKind};
+use testenv_config::PerConfig;
+use testenv_runner::exit_codes;
+
+use crate::error::CliError;
+
+/// Reads the command line; help and mistakes end the program here, as clap has it.
+pub(crate) fn parse() -> Cli {
+    Cli::parse()
+}
+
+/// Every test gets a PostgreSQL and a Redis of its own in milliseconds.
+#[derive(Debug, Parser)]
+#[command(name = "testenv", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// Directory of the workspace [default: the nearest one above that holds testenv.toml or .git]
+    #[arg(long, global = true, value_name = "DIR")]
+    workspace: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+impl Cli {
+    pub(crate) fn workspace(&self) -> Result<Workspace, CliError> {
+        let (found, start) = match &self.workspace {
+            Some(dir) => (Workspace::at(dir), dir.clone()),
+            None => (Workspace::find(std::path::Path::new(".")), PathBuf::from(".")),
+        };
+        found.map_err(|error| {
+            let text = format!("failed to find the workspace at {}\n  | {error}", start.display());
+            CliError::new(exit_codes::USAGE, text)
+        })
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a command with dependencies of its own
+    ///
+    /// The roles of testenv.toml are leased, their environment variables set, and the command run. Its exit
+    /// code is passed on. Without testenv.toml: `testenv exec --service postgres -- CMD`.
+    Exec(ExecArgs),
+    /// Run a test suite under cargo-nextest, each test with dependencies of its own
+    Run(RunArgs),
+    /// Show the broker: leases, warm servers, kept servers, snapshots, memory
+    Status(StatusArgs),
+    /// End the broker, with all its servers
+    Down(DownArgs),
+    /// Remove snapshots that are not in use
+    Clean(CleanArgs),
+    /// Run the broker, which starts by itself when it is needed
+    Broker(BrokerArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BrokerArgs {
+    /// Start it in the background and return when it accepts connections
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// The background process itself
+    #[arg(long, hide = true, conflicts_with = "detach")]
+    pub(crate) session: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Print JSON, as the broker gives it
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DownArgs {
+    /// End the brokers of all workspaces of this user
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Only if no lease is held
+    #[arg(long)]
+    pub(crate) if_idle: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CleanArgs {
+    /// Do not start a broker for it: fail if none runs
+    #[arg(long)]
+    pub(crate) no_start: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LeaseArgs {
+    /// Lease this role of testenv.toml; may be given several times [default: `run.roles`, or all roles]
+    #[arg(long = "role", value_name = "ROLE")]
+    pub(crate) roles: Vec<String>,
+    /// Lease a service of this kind, which works without testenv.toml too; may be given several times
+    #[arg(long = "service", value_name = "KIND", value_parser = service_parser())]
+    pub(crate) services: Vec<ServiceKind>,
+    /// Whether each lease is a whole server, or a database in a shared one
+    #[arg(long, value_name = "ISOLATION", value_parser = isolation_parser())]
+    pub(crate) isolation: Option<Isolation>,
+    /// When to keep the servers afterwards [default: $TESTENV_KEEP, or `broker.keep` of testenv.toml]
+    #[arg(long, value_name = "WHEN", value_parser = keep_parser())]
+    pub(crate) keep: Option<KeepPolicy>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExecArgs {
+    #[command(flatten)]
+    pub(crate) leases: LeaseArgs,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) leases: LeaseArgs,
+    /// Whose the leases are: each test's own, the whole run's, or none for suites that use the harness
+    /// [default: `run.per` of testenv.toml, or test]
+    #[arg(long, value_name = "WHOSE", value_parser = per_parser())]
+    pub(crate) per: Option<PerConfig>,
+    /// Nextest's profile
+    #[arg(long, short = 'P', value_name = "PROFILE")]
+    pub(crate) profile: Option<String>,
+    /// Arguments for `cargo nextest run`
+    #[arg(last = true, value_name = "NEXTEST ARGS")]
+    pub(crate) nextest_args: Vec<OsString>,
+}
+
+/// A parser for words that stand for values.
+fn words<T: Clone + Send + Sync + 'static>(
+    values: &'static [(&'static str, T)],
+) -> impl clap::builder::TypedValueParser<Value = T> {
+    PossibleValuesParser::new(values.iter().map(|(word, _)| *word)).map(move |given| {
+        let found = values.iter().find(|(word, _)| *word == given);
+        // The parser before this one lets no other word through.
+        found.unwrap_or(&values[0]).1.clone()
+    })
+}
+
+fn service_parser() -> impl clap::builder::TypedValueParser<Value = ServiceKind> {
+    words(&[("postgres", ServiceKind::Postgres), ("redis", ServiceKind::Redis)])
+}
+
+fn isolation_parser() -> impl clap::builder::TypedValueParser<Value = Isolation> {
+    words(&[
+        ("server", Isolation::Server),
+        ("namespace", Isolation::Namespace),
+        ("shared", Isolation::Shared),
+    ])
+}
+
+fn keep_parser() -> impl clap::builder::TypedValueParser<Value = KeepPolicy> {
+    words(&crate::leasing::KEEP_WORDS)
+}
+
+fn per_parser() -> impl clap::builder::TypedValueParser<Value = PerConfig> {
+    words(&[("test", PerConfig::Test), ("run", PerConfig::Run), ("none", PerConfig::None)])
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}
