@@ -1,5 +1,6 @@
 //! Starting the broker of a workspace.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -33,10 +34,10 @@ pub fn start_broker(workspace: &Workspace) -> Result<(), ClientError> {
     }
     let looked = places();
     let Some(program) = looked.iter().find(|path| path.is_file()) else {
-        let looked: Vec<_> = looked.iter().map(|path| path.display().to_string()).collect();
+        let looked: BTreeSet<_> = looked.iter().map(|path| path.display().to_string()).collect();
         return Err(ClientError::Start {
             title: "no broker runs, and the program `testenv` that starts one is not there".into(),
-            detail: format!("looked for {}", looked.join("\nlooked for ")),
+            detail: format!("looked for {}", looked.into_iter().collect::<Vec<_>>().join(", ")),
             hint: format!("`cargo install testenv-cli`, or set {} to the path of testenv", env::BIN),
         });
     };
