@@ -41,8 +41,10 @@ impl Log {
         self.tail_since(0, lines)
     }
 
-    /// The last `lines` lines of what was written after `position`.
+    /// The last `lines` lines of what was written after `position`, up to this very moment: a server logs an
+    /// error before it tells its client, so whoever has seen the error finds it here.
     pub fn tail_since(&self, position: u64, lines: usize) -> String {
+        self.catch_up();
         let tail = self.0.lock().expect("no panic while locked");
         let newer = usize::try_from(tail.written.saturating_sub(position)).unwrap_or(usize::MAX);
         let skipped = tail.bytes.len().saturating_sub(newer);
@@ -50,6 +52,23 @@ impl Log {
         let text = String::from_utf8_lossy(&bytes);
         let first = text.lines().count().saturating_sub(lines);
         text.lines().skip(first).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Reads what is in the pipe already, ahead of the collector. Leaves a pipe's end to the collector.
+    fn catch_up(&self) {
+        let Some(Ok(collector)) = COLLECTOR.get() else { return };
+        let mut sources = collector.sources.lock().expect("no panic while locked");
+        let Some(source) = sources.1.values_mut().find(|source| Arc::ptr_eq(&source.log.0, &self.0)) else {
+            return;
+        };
+        let mut buffer = vec![0; 64 * 1024];
+        // Bounded, as a server may write faster than this reads.
+        for _ in 0..=KEPT_BYTES / buffer.len() {
+            match source.pipe.read(&mut buffer) {
+                Ok(count @ 1..) => source.log.append(&buffer[..count]),
+                _ => return,
+            }
+        }
     }
 }
 
@@ -67,12 +86,13 @@ struct Collector {
     sources: Mutex<(u64, HashMap<u64, Source>)>,
 }
 
+static COLLECTOR: OnceLock<io::Result<Collector>> = OnceLock::new();
+
 /// Reads `pipe` into `log` from now on, and calls `on_end` when every process that writes to it has ended.
 ///
 /// # Errors
 /// When the kernel refuses to watch the pipe.
 pub fn collect(pipe: OwnedFd, log: Log, on_end: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    static COLLECTOR: OnceLock<io::Result<Collector>> = OnceLock::new();
     static THREAD: OnceLock<()> = OnceLock::new();
     let collector = COLLECTOR
         .get_or_init(|| {
@@ -152,6 +172,18 @@ mod tests {
         assert_eq!(log.tail_since(mark, 9), "three\nfour");
         log.append(&vec![b'x'; KEPT_BYTES * 2]);
         assert_eq!(log.tail(1).len(), KEPT_BYTES);
+    }
+
+    #[test]
+    fn what_has_been_written_is_there_at_once() {
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let log = Log::default();
+        collect(reader, log.clone(), || ()).unwrap();
+        let mut writer = File::from(writer);
+        for line in 0..1000 {
+            writeln!(writer, "{line}").unwrap();
+            assert_eq!(log.tail(1), line.to_string());
+        }
     }
 
     #[test]
