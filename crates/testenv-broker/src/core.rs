@@ -382,8 +382,8 @@ impl Core {
         common: &Common,
     ) -> Result<What, Problem> {
         let start = || {
-            let (core, key) = (self.own.clone(), key.clone());
-            Server::start(&self.machine, spec, snapshot, move || {
+            let (core, shared, key) = (self.own.clone(), key.isolation != Isolation::Server, key.clone());
+            Server::start(&self.machine, spec, snapshot, shared, move || {
                 if let Some(core) = core.upgrade() {
                     core.clear_exited(&key);
                 }

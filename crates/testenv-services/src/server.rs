@@ -56,7 +56,8 @@ impl Server {
     /// Forks `snapshot` and starts a server on it; returns when it has answered. `on_exit` is called when the
     /// server has ended, for whatever reason.
     ///
-    /// The server dies with the calling thread: call from one that lives as long as the broker.
+    /// `shared` says that many leases will use it at once. The server dies with the calling thread: call from
+    /// one that lives as long as the broker.
     ///
     /// # Errors
     /// [`ProblemKind::StartFailed`] with the last lines of the log, or [`ProblemKind::Resources`].
@@ -64,6 +65,7 @@ impl Server {
         machine: &Machine,
         spec: &Spec,
         snapshot: &Snapshot,
+        shared: bool,
         on_exit: impl FnOnce() + Send + 'static,
     ) -> Result<Self> {
         machine.check_room()?;
@@ -72,7 +74,7 @@ impl Server {
             .fork(&snapshot.data())
             .map_err(|error| io_problem("fork the snapshot's data", &error))?;
         let (user, password, database) = snapshot.login();
-        let mut server = Self::start_on(machine, spec, fork, (user, password, database), on_exit)?;
+        let mut server = Self::start_on(machine, spec, fork, (user, password, database), shared, on_exit)?;
         let data = server.fork.data();
         let warmed = spec.driver.warm_up(&server.endpoint, Some(&snapshot.data()), &data, machine);
         server.session = warmed.map_err(|problem| server.with_log(problem))?;
@@ -85,6 +87,7 @@ impl Server {
         spec: &Spec,
         fork: Fork,
         (user, password, database): (String, String, String),
+        shared: bool,
         on_exit: impl FnOnce() + Send + 'static,
     ) -> Result<Self> {
         let socket_dir =
@@ -92,7 +95,7 @@ impl Server {
         let mut endpoint =
             Endpoint { host: "127.0.0.1".into(), port: 0, socket_dir, user, password, database };
         let data = fork.data();
-        let started = start_process(machine, spec, &data, &mut endpoint);
+        let started = start_process(machine, spec, &data, &mut endpoint, shared);
         let (process, pipe, read_so_far) = match started {
             Ok(started) => started,
             Err(problem) => {
@@ -177,12 +180,13 @@ fn start_process(
     spec: &Spec,
     data: &Path,
     endpoint: &mut Endpoint,
+    shared: bool,
 ) -> Result<(Process, OwnedFd, Vec<u8>)> {
     let what = format!("{} {}", spec.build.engine.name, spec.build.engine.version);
     let mut last_log = String::new();
     for _ in 0..PORT_TRIES {
         endpoint.port = machine.ports.next().ok_or_else(|| no_port(machine))?;
-        let (program, args) = spec.driver.command(spec, data, endpoint);
+        let (program, args) = spec.driver.command(spec, data, endpoint, shared);
         let mut spawn = machine.spawn(program, args, data);
         spawn.pid_namespace = machine.sandbox.pid_namespaces;
         let failed = |error: std::io::Error| io_problem(format!("start {what}"), &error);

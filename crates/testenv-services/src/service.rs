@@ -132,6 +132,10 @@ impl Spec {
     }
 }
 
+/// First line of every configuration file.
+pub(crate) const CONFIG_HEADER: &str =
+    "# Written by testenv: its own settings first, then those of testenv.toml.\n";
+
 /// What is different from one kind of service to the next.
 pub(crate) trait Driver: Sync {
     /// A setting in the configuration that testenv itself has to control, and why.
@@ -143,11 +147,17 @@ pub(crate) trait Driver: Sync {
     /// Turns an empty directory into the data of a new server.
     fn init(&self, machine: &Machine, spec: &Spec, data: &Path) -> Result<()>;
 
-    /// Writes the configuration files.
-    fn configure(&self, spec: &Spec, data: &Path, password: &str) -> std::io::Result<()>;
+    /// The configuration files of a server, by their names in its data directory.
+    fn config_files(&self, spec: &Spec, password: &str) -> Vec<(&'static str, String)>;
 
-    /// The server's program and arguments.
-    fn command(&self, spec: &Spec, data: &Path, endpoint: &Endpoint) -> (PathBuf, Vec<OsString>);
+    /// The server's program and arguments; `shared` when many leases will use it at once.
+    fn command(
+        &self,
+        spec: &Spec,
+        data: &Path,
+        endpoint: &Endpoint,
+        shared: bool,
+    ) -> (PathBuf, Vec<OsString>);
 
     /// Whether a line of the log says that the server accepts connections.
     fn is_ready(&self, line: &str) -> bool;

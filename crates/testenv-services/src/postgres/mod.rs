@@ -17,7 +17,7 @@ use crate::engine::EngineBuild;
 use crate::fork;
 use crate::machine::Machine;
 use crate::server::Session;
-use crate::service::{Driver, Endpoint, Spec, shell_word, url_part};
+use crate::service::{CONFIG_HEADER, Driver, Endpoint, Spec, shell_word, url_part};
 use crate::snapshot::run_tool;
 use crate::{Result, io_problem};
 
@@ -25,6 +25,8 @@ use wire::{Connection, WireError};
 
 /// Superuser that `initdb` creates and that testenv itself logs in as.
 const ADMIN: &str = "postgres";
+/// Connections that a server shared by many leases takes, unless the configuration says otherwise.
+const SHARED_CONNECTIONS: u32 = 500;
 /// How long a statement of testenv's own may take.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The file in which a database keeps what every new session needs to know of its catalogs.
@@ -41,6 +43,9 @@ const TEST_SETTINGS: &[(&str, &str)] = &[
     ("checkpoint_timeout", "1d"),
     ("shared_buffers", "16MB"),
     ("max_connections", "100"),
+    // The default of 64 alone takes more memory than the rest of an idle server's shared state.
+    ("max_pred_locks_per_transaction", "16"),
+    ("wal_buffers", "256kB"),
     ("max_files_per_process", "64"),
     ("huge_pages", "off"),
     ("jit", "off"),
@@ -96,9 +101,8 @@ impl Driver for Postgres {
         run_tool(&spawn, "initdb", Instant::now() + Duration::from_secs(60)).map(drop)
     }
 
-    fn configure(&self, spec: &Spec, data: &Path, _password: &str) -> std::io::Result<()> {
-        let mut conf =
-            String::from("# Written by testenv. What follows the first block comes from testenv.toml.\n");
+    fn config_files(&self, spec: &Spec, _password: &str) -> Vec<(&'static str, String)> {
+        let mut conf = String::from(CONFIG_HEADER);
         let io_method = (spec.build.major() >= 18).then_some(("io_method", "sync"));
         let own =
             TEST_SETTINGS.iter().copied().chain(io_method).map(|(name, value)| (name, value.to_owned()));
@@ -106,17 +110,25 @@ impl Driver for Postgres {
         for (name, value) in own.chain(given) {
             conf.push_str(&format!("{name} = '{}'\n", value.replace('\\', r"\\").replace('\'', "''")));
         }
-        fs::write(data.join("postgresql.conf"), conf)?;
         // Whoever reaches the socket's directory is trusted; everybody on the machine can reach TCP.
         let hba = "local all all trust\nlocal replication all trust\n\
                    host all all 127.0.0.1/32 scram-sha-256\nhost all all ::1/128 scram-sha-256\n\
                    host replication all 127.0.0.1/32 scram-sha-256\n";
-        fs::write(data.join("pg_hba.conf"), hba)
+        vec![("postgresql.conf", conf), ("pg_hba.conf", hba.to_owned())]
     }
 
-    fn command(&self, spec: &Spec, data: &Path, endpoint: &Endpoint) -> (PathBuf, Vec<OsString>) {
+    fn command(
+        &self,
+        spec: &Spec,
+        data: &Path,
+        endpoint: &Endpoint,
+        shared: bool,
+    ) -> (PathBuf, Vec<OsString>) {
         let mut args: Vec<OsString> =
             vec!["-D".into(), data.into(), "-p".into(), endpoint.port.to_string().into()];
+        if shared && !spec.config.settings.contains_key("max_connections") {
+            args.extend(["-c".into(), format!("max_connections={SHARED_CONNECTIONS}").into()]);
+        }
         args.extend([
             "-h".into(),
             endpoint.host.clone().into(),

@@ -1,7 +1,6 @@
 //! Redis and Valkey.
 
 use std::ffi::OsString;
-use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -14,7 +13,7 @@ use crate::Result;
 use crate::engine::EngineBuild;
 use crate::machine::Machine;
 use crate::server::Session;
-use crate::service::{Driver, Endpoint, Spec, shell_word, url_part};
+use crate::service::{CONFIG_HEADER, Driver, Endpoint, Spec, shell_word, url_part};
 
 /// Settings that testenv relies on.
 const RESERVED: &[&str] = &[
@@ -53,9 +52,8 @@ impl Driver for Redis {
         Ok(())
     }
 
-    fn configure(&self, spec: &Spec, data: &Path, password: &str) -> std::io::Result<()> {
-        let mut conf =
-            String::from("# Written by testenv. What follows the first block comes from testenv.toml.\n");
+    fn config_files(&self, spec: &Spec, password: &str) -> Vec<(&'static str, String)> {
+        let mut conf = String::from(CONFIG_HEADER);
         conf.push_str(
             "save \"\"\nappendonly no\ndaemonize no\nprotected-mode no\nbind 127.0.0.1\nunixsocketperm 700\n",
         );
@@ -65,10 +63,16 @@ impl Driver for Redis {
         for (name, value) in &spec.config.settings {
             conf.push_str(&format!("{name} {}\n", quote(&value.0)));
         }
-        fs::write(data.join("redis.conf"), conf)
+        vec![("redis.conf", conf)]
     }
 
-    fn command(&self, spec: &Spec, data: &Path, endpoint: &Endpoint) -> (PathBuf, Vec<OsString>) {
+    fn command(
+        &self,
+        spec: &Spec,
+        data: &Path,
+        endpoint: &Endpoint,
+        _shared: bool,
+    ) -> (PathBuf, Vec<OsString>) {
         let program = spec.build.bin_dir.join(format!("{}-server", spec.build.engine.name));
         let args = vec![
             data.join("redis.conf").into(),

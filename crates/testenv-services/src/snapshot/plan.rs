@@ -68,8 +68,8 @@ impl Plan {
         for extension in &config.extensions {
             hash = hash.with("extension").with(extension);
         }
-        for (name, value) in &config.settings {
-            hash = hash.with("setting").with(name).with(&value.0);
+        for (name, text) in spec.driver.config_files(spec, "") {
+            hash = hash.with(name).with(text);
         }
         let mut stages = vec![Stage { action: Action::SetUp, key: hash.key() }];
         for step in config.steps() {

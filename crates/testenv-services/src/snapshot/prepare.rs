@@ -81,13 +81,11 @@ fn prepared(machine: &Machine, spec: &Spec, plan: &Plan, progress: &dyn Fn(&str)
             Some(password) => password.clone(),
             None => random_password().map_err(|error| io_problem("make up a password", &error))?,
         };
-        spec.driver
-            .configure(spec, &fork.data(), &password)
-            .and_then(|()| own_all(machine, &fork))
+        configure(machine, spec, &fork, &password)
             .map_err(|error| io_problem("write the server's configuration", &error))?;
         login = spec.driver.login(spec, &password);
     }
-    let server = Server::start_on(machine, spec, fork, login.clone(), || {})?;
+    let server = Server::start_on(machine, spec, fork, login.clone(), false, || {})?;
     for stage in &plan.stages[done..] {
         perform(machine, spec, &server, stage, deadline, progress)?;
     }
@@ -125,7 +123,7 @@ fn initialised(
 /// The same state with a template for namespaces.
 fn with_template(machine: &Machine, spec: &Spec, prepared: &Snapshot, key: &str) -> Result<Arc<Snapshot>> {
     let fork = machine.forks.fork(&prepared.data()).map_err(|error| io_problem("fork a snapshot", &error))?;
-    let server = Server::start_on(machine, spec, fork, prepared.login(), || {})?;
+    let server = Server::start_on(machine, spec, fork, prepared.login(), false, || {})?;
     let template = namespace::create_stub(spec, &server)?;
     let description = format!("{}, as a template", prepared.meta.description);
     freeze(machine, spec, server, key, description, prepared.login(), template)
@@ -265,10 +263,12 @@ pub(crate) fn run_tool(spawn: &Spawn<'_>, name: &str, deadline: Instant) -> Resu
     }
 }
 
-/// Gives everything that testenv wrote into a fork to the servers' user.
-fn own_all(machine: &Machine, fork: &Fork) -> std::io::Result<()> {
-    for entry in fs::read_dir(fork.data())? {
-        crate::fork::chown(&entry?.path(), machine.user.as_ref())?;
+/// Writes the server's configuration files.
+fn configure(machine: &Machine, spec: &Spec, fork: &Fork, password: &str) -> std::io::Result<()> {
+    for (name, text) in spec.driver.config_files(spec, password) {
+        let path = fork.data().join(name);
+        fs::write(&path, text)?;
+        crate::fork::chown(&path, machine.user.as_ref())?;
     }
     Ok(())
 }
