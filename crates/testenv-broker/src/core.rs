@@ -695,8 +695,8 @@ impl Core {
         self.metrics.kept.set(i64::try_from(state.kept.len()).unwrap_or(i64::MAX));
     }
 
-    /// Measures servers and notes the mean of each role. The memory of all, in bytes.
-    pub(crate) fn measure_memory(&self) -> u64 {
+    /// Measures servers, up to `sample` of each role, and notes the mean. The memory of all, in bytes.
+    pub(crate) fn measure_memory(&self, sample: usize) -> u64 {
         let mut pids: Vec<(String, u32)> = {
             let state = self.lock();
             let of_item = |item: &Item| (item.spec.role.clone(), item.server().pid());
@@ -708,17 +708,15 @@ impl Core {
         };
         pids.sort_unstable();
         pids.dedup();
-        let mut by_role: HashMap<String, (u64, u64)> = HashMap::new();
-        for (role, pid) in pids {
-            let bytes = memory::of_server(pid);
-            let (sum, count) = by_role.entry(role).or_default();
-            (*sum, *count) = (*sum + bytes, *count + 1);
+        let (mut total, mut means) = (0, Vec::new());
+        for servers in pids.chunk_by(|(a, _), (b, _)| a == b) {
+            let measured = servers.len().min(sample);
+            let sum: u64 = servers[..measured].iter().map(|(_, pid)| memory::of_server(*pid)).sum();
+            let mean = sum / measured.max(1) as u64;
+            total += mean * servers.len() as u64;
+            means.push((servers[0].0.clone(), mean));
         }
-        let total = by_role.values().map(|(sum, _)| sum).sum();
-        let mut state = self.lock();
-        for (role, (sum, count)) in by_role {
-            state.memory.insert(role, sum / count.max(1));
-        }
+        self.lock().memory.extend(means);
         self.metrics.memory.set(i64::try_from(total).unwrap_or(i64::MAX));
         total
     }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use testenv_api::{Isolation, LeaseRequest, Problem, ProblemKind, RoleInfo, ServiceKind};
 use testenv_config::{Config, IsolationConfig, KindConfig, ServiceConfig};
-use testenv_services::inputs::Fingerprint;
+use testenv_services::inputs::{Fingerprint, Watch};
 use testenv_services::machine::Machine;
 use testenv_services::service::Spec;
 use testenv_services::snapshot::{self, Snapshot, Variant};
@@ -44,7 +44,7 @@ type Slot = tokio::sync::Mutex<Option<Made>>;
 
 #[derive(Debug)]
 struct Made {
-    seen: Fingerprint,
+    sources: Watch,
     at: Instant,
     snapshot: Result<Arc<Snapshot>, Problem>,
 }
@@ -149,13 +149,13 @@ impl Role {
             Variant::Template => &self.template,
         };
         let mut slot = slot.lock().await;
-        let seen = Fingerprint::take(self.watched.iter().map(PathBuf::as_path));
-        if let Some(made) = slot.as_ref()
-            && made.seen == seen
-            && (made.snapshot.is_ok() || made.at >= arrived)
+        if let Some(made) = slot.as_mut()
+            && made.sources.is_unchanged()
+            && made.snapshot.as_ref().map_or(made.at >= arrived, |snapshot| snapshot.is_there())
         {
             return made.snapshot.clone();
         }
+        let sources = Watch::new(self.watched.clone());
         let (machine, spec) = (Arc::clone(machine), Arc::clone(&self.spec));
         let (sender, receiver) = tokio::sync::oneshot::channel();
         // A thread of its own, which outlives the server it starts: servers die with their thread.
@@ -168,7 +168,7 @@ impl Role {
         let gone =
             |_| Err(Problem::new(ProblemKind::Internal, "the preparing thread ended without a result"));
         let snapshot = receiver.await.unwrap_or_else(gone);
-        *slot = Some(Made { seen, at: Instant::now(), snapshot: snapshot.clone() });
+        *slot = Some(Made { sources, at: Instant::now(), snapshot: snapshot.clone() });
         snapshot
     }
 }

@@ -36,6 +36,8 @@ pub use openapi::openapi;
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// How often memory is measured.
 const MEASURE_EVERY: u64 = 3;
+/// How many servers of a role are measured then: enough for a mean that limits can go by.
+const MEASURE_SAMPLE: usize = 8;
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -99,7 +101,7 @@ async fn until_stopped(core: &Arc<Core>) {
         }
         if tick % MEASURE_EVERY == 0 {
             let core = Arc::clone(core);
-            tokio::task::spawn_blocking(move || core.measure_memory());
+            tokio::task::spawn_blocking(move || core.measure_memory(MEASURE_SAMPLE));
         }
     }
 }
@@ -233,7 +235,7 @@ async fn status(State(core): State<Arc<Core>>) -> Answer<BrokerStatus> {
         uptime_seconds: core.started.elapsed().as_secs(),
         fork_strategy: core.machine.strategy.clone(),
         fork_storage: core.machine.storage.clone(),
-        server_memory_bytes: core.measure_memory(),
+        server_memory_bytes: core.measure_memory(usize::MAX),
         fork_bytes: fork::changed_bytes(core.machine.forks.dir()),
         pools: core.pools(),
         leases: core.held(),

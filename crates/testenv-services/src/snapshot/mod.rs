@@ -72,6 +72,11 @@ impl Snapshot {
         self.dir.join("data")
     }
 
+    /// Whether it is still in the cache, and nobody has removed the cache's directory by hand.
+    pub fn is_there(&self) -> bool {
+        self.dir.join("meta.json").exists()
+    }
+
     /// User, password and database that a server forked from it is used with.
     pub fn login(&self) -> (String, String, String) {
         (self.meta.user.clone(), self.meta.password.clone(), self.meta.database.clone())

@@ -1,4 +1,6 @@
-//! The files that prepare a service: which they are, and what they hold.
+//! The files that prepare a service: which they are, what they hold, and whether they changed.
+
+mod watch;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -7,6 +9,8 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use crate::{Result, io_problem};
+
+pub use watch::Watch;
 
 /// Files at the most; a directory of more is a mistake, such as `inputs = ["/"]`.
 const MAX_FILES: usize = 20_000;
@@ -59,7 +63,7 @@ fn number(name: &str) -> (bool, usize, &str) {
 
 /// What files looked like: cheap to take, and different whenever one was changed, added or removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fingerprint(Vec<(PathBuf, u64, i64, i64, u64)>);
+pub struct Fingerprint(Seen);
 
 impl Fingerprint {
     /// Looks at the files and directories under `paths`, without reading them.
@@ -72,10 +76,10 @@ impl Fingerprint {
     }
 }
 
-fn look(path: &Path, seen: &mut Vec<(PathBuf, u64, i64, i64, u64)>) {
-    let Ok(meta) = fs::metadata(path) else { return };
-    seen.push((path.to_path_buf(), meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.len()));
-    if meta.is_dir() && seen.len() <= MAX_FILES {
+type Seen = Vec<(PathBuf, u64, i64, i64, u64)>;
+
+fn look(path: &Path, seen: &mut Seen) {
+    if look_at_one(path, seen) && seen.len() <= MAX_FILES {
         let mut entries: Vec<_> =
             fs::read_dir(path).into_iter().flatten().flatten().map(|it| it.path()).collect();
         entries.sort();
@@ -83,6 +87,13 @@ fn look(path: &Path, seen: &mut Vec<(PathBuf, u64, i64, i64, u64)>) {
             look(&entry, seen);
         }
     }
+}
+
+/// Notes what is there; whether it is a directory.
+fn look_at_one(path: &Path, seen: &mut Seen) -> bool {
+    let Ok(meta) = fs::metadata(path) else { return false };
+    seen.push((path.to_path_buf(), meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.len()));
+    meta.is_dir()
 }
 
 /// A running hash of everything that makes a snapshot. Each part is added with its length, so that no two
