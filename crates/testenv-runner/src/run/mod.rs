@@ -102,8 +102,10 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<Option<Finished>,
         LeasePlan::PerTest(requests) => requests.len(),
         LeasePlan::PerRun(_) | LeasePlan::None => 0,
     };
-    let leases = timings::ended_leases(&Client::of(workspace), &run.id, attempts * each);
-    timings::attribute(&mut run, leases);
+    let client = Client::of(workspace);
+    let ended = timings::ended_leases(&client, &run.id, attempts * each);
+    timings::attribute_leases(&mut run, ended);
+    timings::forget_evicted(&mut run, &client);
     let exit_code = exit_code_of_run(&run, code);
     let outcome = if exit_code == exit_codes::OK { Outcome::Passed } else { Outcome::Failed };
     let kept = shared.as_ref().map(|leases| leases.ended(outcome)).unwrap_or_default();

@@ -4,8 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use testenv_model::{
-    Attempt, Case, CaseId, CaseVerdict, Outcome, Plan, RunVerdict, case_verdict, counts, lease_statistics,
-    run_verdict,
+    Attempt, Case, CaseId, CaseVerdict, Plan, RunVerdict, case_verdict, counts, lease_statistics, run_verdict,
 };
 
 use super::Finished;
@@ -19,6 +18,9 @@ const SLOWEST_SHOWN: usize = 5;
 const NAMES_SHOWN: usize = 10;
 /// How many lines of a failure's message are shown.
 const MESSAGE_LINES: usize = 3;
+
+/// A line of every Rust panic that says nothing about it.
+const BACKTRACE_NOTE: &str = "note: run with `RUST_BACKTRACE=1`";
 
 /// Escape sequences for colours; empty where there are none.
 #[derive(Clone, Copy, Debug, Default)]
@@ -124,13 +126,11 @@ fn set_up(text: &mut String, finished: &Finished) {
 }
 
 fn slowest(text: &mut String, finished: &Finished, palette: Palette) {
-    let mut attempts: Vec<(&Attempt, &CaseId)> = finished
-        .run
-        .cases
-        .iter()
-        .flat_map(|case| case.attempts.iter().map(|attempt| (attempt, &case.id)))
-        .filter(|(attempt, _)| attempt.outcome != Outcome::Skipped)
-        .collect();
+    let ran = finished.run.cases.iter().filter(|case| case_verdict(case) != CaseVerdict::Skipped);
+    let slowest = ran.filter_map(|case| {
+        Some((case.attempts.iter().max_by_key(|attempt| attempt.phases.total_us())?, &case.id))
+    });
+    let mut attempts: Vec<(&Attempt, &CaseId)> = slowest.collect();
     attempts.sort_by_key(|(attempt, _)| std::cmp::Reverse(attempt.phases.total_us()));
     for (at, (attempt, id)) in attempts.iter().take(SLOWEST_SHOWN).enumerate() {
         let label = if at == 0 { "slowest" } else { "" };
@@ -171,7 +171,8 @@ fn failures(text: &mut String, finished: &Finished, palette: Palette) {
         let Palette { bad, faint, end, .. } = palette;
         row(text, label, &format!("{bad}{}{end} {how}", case.id));
         let message = case.attempts.iter().rev().find_map(|attempt| attempt.message.as_deref());
-        for line in message.unwrap_or_default().lines().take(MESSAGE_LINES) {
+        let lines = message.unwrap_or_default().lines().filter(|line| !line.starts_with(BACKTRACE_NOTE));
+        for line in lines.take(MESSAGE_LINES) {
             row(text, "", &format!("  {faint}|{end} {}", printable(line)));
         }
         let leases = case.attempts.iter().flat_map(|attempt| &attempt.leases);
@@ -225,5 +226,82 @@ fn time(micros: u64) -> String {
         10_000..1_000_000 => format!("{} ms", micros / 1_000),
         1_000_000..100_000_000 => format!("{:.1} s", micros as f64 / 1e6),
         _ => format!("{} min {:02} s", micros / 60_000_000, micros / 1_000_000 % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::PathBuf;
+
+    use testenv_model::{LeaseUse, Outcome, Phases, Run};
+
+    use super::*;
+
+    fn attempt(outcome: Outcome, setup_us: u64, test_us: u64) -> Attempt {
+        let lease =
+            LeaseUse { role: "database".into(), total_us: setup_us, warm: true, ..LeaseUse::default() };
+        Attempt { outcome, phases: Phases { setup_us, test_us }, leases: vec![lease], ..Attempt::default() }
+    }
+
+    fn case(name: &str, attempts: Vec<Attempt>) -> Case {
+        Case { id: CaseId::new("shop::orders", name), attempts, flaky_fails: false }
+    }
+
+    fn check(planned: &[&str], cases: Vec<Case>, exit_code: i32, expected: &str) {
+        let plan = planned.iter().map(|name| CaseId::new("shop::orders", *name)).collect::<BTreeSet<_>>();
+        let run = Run { wall_us: 12_345_678, plan: Plan::Known(plan), cases, ..Run::default() };
+        let files = ["/w/target/testenv/run.json", "/w/target/testenv/junit.xml"].map(PathBuf::from);
+        let finished = Finished { run, skipped: 2, kept: Vec::new(), files, exit_code };
+        assert_eq!(summary(&finished, Palette::default(), Path::new("/w")), expected);
+    }
+
+    #[test]
+    fn a_green_run_is_short() {
+        let cases = vec![
+            case("pays", vec![attempt(Outcome::Passed, 210, 99_790)]),
+            case("ships", vec![attempt(Outcome::Failed, 180, 4_820), attempt(Outcome::Passed, 190, 1_810)]),
+        ];
+        let expected = "
+testenv: PASSED  1 flaky · 1 passed · 2 skipped  in 12.3 s
+  set-up    0.5 % of the tests' time: 580 µs of set-up, 106 ms of testing; 3 leases, p50 190 µs, p99 210 µs, 100 % warm
+  slowest     100 ms  shop::orders pays  (210 µs of set-up)
+              5.0 ms  shop::orders ships  (180 µs of set-up)
+  flaky     shop::orders ships passed at attempt 2
+  record    target/testenv/run.json · target/testenv/junit.xml
+";
+        check(&["pays", "ships"], cases, 0, expected);
+    }
+
+    #[test]
+    fn a_failure_shows_its_words_and_the_way_back() {
+        let mut failed = attempt(Outcome::Failed, 200, 9_800);
+        failed.message = Some("thread 'pays' panicked\nleft:\x1b[31m 1\nright: 2\nmore\nand more".into());
+        failed.leases[0].kept = Some("psql -h /run/x".into());
+        let expected = "
+testenv: FAILED  1 failed · 0 passed · 1 not run · 2 skipped  in 12.3 s
+  set-up    2.0 % of the tests' time: 200 µs of set-up, 9.8 ms of testing; 1 leases, p50 200 µs, p99 200 µs, 100 % warm
+  slowest      10 ms  shop::orders pays  (200 µs of set-up)
+  failed    shop::orders pays failed
+              | thread 'pays' panicked
+              | left:[31m 1
+              | right: 2
+              database is kept: psql -h /run/x
+  record    target/testenv/run.json · target/testenv/junit.xml
+";
+        check(&["pays", "ships"], vec![case("pays", vec![failed])], 100, expected);
+    }
+
+    #[test]
+    fn a_lost_test_is_named() {
+        let cases = vec![case("pays", vec![Attempt::default()])];
+        let expected = "
+testenv: INCOMPLETE  1 passed · 2 skipped  in 12.3 s
+  slowest       0 µs  shop::orders pays
+  missing   1 planned, but not reported
+              shop::orders ships
+  record    target/testenv/run.json · target/testenv/junit.xml
+";
+        check(&["pays", "ships"], cases, exit_codes::UNRECONCILED, expected);
     }
 }

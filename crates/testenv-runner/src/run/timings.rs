@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use testenv_api::EndedLease;
 use testenv_api::client::Client;
+use testenv_api::{BrokerStatus, EndedLease};
 use testenv_model::{LeaseUse, Phases, Run};
 
 /// How long to wait until the broker has seen the last leases end.
@@ -45,7 +45,7 @@ fn query_byte(byte: u8) -> String {
 /// Gives each attempt its leases, and takes their time out of the test's.
 ///
 /// Leases of one attempt are asked for at the same time, so the longest of them is what the test waited for.
-pub(super) fn attribute(run: &mut Run, leases: Vec<EndedLease>) {
+pub(super) fn attribute_leases(run: &mut Run, leases: Vec<EndedLease>) {
     let mut by_attempt: HashMap<String, Vec<LeaseUse>> = HashMap::new();
     for lease in leases {
         if let Some(attempt) = &lease.attempt {
@@ -62,6 +62,26 @@ pub(super) fn attribute(run: &mut Run, leases: Vec<EndedLease>) {
             let setup_us = leases.iter().map(|lease| lease.total_us).max().unwrap_or(0);
             attempt.phases = Phases::split(attempt.phases.total_us(), setup_us);
             attempt.leases = leases;
+        }
+    }
+}
+
+/// Forgets which servers were kept and are not any more: the broker keeps a bounded number of them.
+pub(super) fn forget_evicted(run: &mut Run, client: &Client) {
+    let mut leases: Vec<&mut LeaseUse> = run
+        .cases
+        .iter_mut()
+        .flat_map(|case| &mut case.attempts)
+        .flat_map(|attempt| &mut attempt.leases)
+        .filter(|lease| lease.kept.is_some())
+        .collect();
+    if leases.is_empty() {
+        return;
+    }
+    let Ok(status) = client.get::<BrokerStatus>("/v1/status") else { return };
+    for lease in &mut leases {
+        if !status.kept.iter().any(|kept| kept.id == lease.id) {
+            lease.kept = None;
         }
     }
 }
@@ -107,7 +127,7 @@ mod tests {
             lease("r:bin$a::b#2", 7),
             lease("r:x$y", 9),
         ];
-        attribute(&mut run, leases);
+        attribute_leases(&mut run, leases);
         let phases: Vec<Phases> = run.cases[0].attempts.iter().map(|attempt| attempt.phases).collect();
         assert_eq!(phases, [Phases { setup_us: 100, test_us: 900 }, Phases { setup_us: 7, test_us: 993 }]);
         assert_eq!(run.cases[0].attempts[1].leases.len(), 2);
