@@ -9,7 +9,7 @@ use crate::needs::Needs;
 /// them: name what yours needs, and set it up from that. The needs of all arguments of a test are asked for
 /// at once, before any fixture is set up.
 ///
-/// ```
+/// ```no_run,test_harness
 /// use testenv::{BoxError, Fixture, Postgres, Redis};
 ///
 /// struct App {
@@ -53,7 +53,7 @@ pub trait Fixture: Sized {
 
 /// Something that an async test can have as an argument: every [`Fixture`], and what is set up by waiting.
 ///
-/// ```
+/// ```no_run,test_harness
 /// use testenv::{AsyncFixture, BoxError, Postgres};
 ///
 /// struct Server {

@@ -1,6 +1,6 @@
 //! A PostgreSQL and a Redis of its own for every test, in milliseconds.
 //!
-//! ```
+//! ```no_run,test_harness
 //! use testenv::{Postgres, Redis};
 //!
 //! #[testenv::test]
@@ -42,7 +42,7 @@
 //!
 //! Without the macro, [`postgres`], [`redis`], [`Postgres::builder`] and [`acquire`] do the same:
 //!
-//! ```no_run
+//! ```no_run,test_harness
 //! #[test]
 //! fn orders_are_stored() -> Result<(), testenv::Error> {
 //!     let db = testenv::postgres()?;
@@ -104,7 +104,9 @@ mod settings;
 mod story;
 
 pub use testenv_api::client::ClientError;
-pub use testenv_api::{Engine, Isolation, KeepPolicy, Kept, Lease, Problem, ProblemKind, ServiceKind, Timings};
+pub use testenv_api::{
+    Engine, Isolation, KeepPolicy, Kept, Lease, Problem, ProblemKind, ServiceKind, Timings,
+};
 
 pub use builder::{Builder, acquire};
 pub use error::{BoxError, Error, Story};
@@ -122,7 +124,7 @@ pub use redis::Redis;
 /// The function may be async or not, have any number of arguments, and return whatever a test may return.
 /// Other attributes work as they do on `#[test]`: `#[ignore]`, `#[should_panic]`, `#[cfg(…)]`.
 ///
-/// ```
+/// ```no_run,test_harness
 /// use testenv::{Postgres, Redis};
 ///
 /// #[testenv::test]
@@ -142,7 +144,7 @@ pub use redis::Redis;
 /// `#[testenv(role = "…")]` names the role in `testenv.toml`, which is needed where several roles are of the
 /// same kind of service. `#[testenv(isolation = "…")]` overrides the isolation for this argument.
 ///
-/// ```
+/// ```no_run,test_harness
 /// # use testenv::Redis;
 /// #[testenv::test]
 /// fn two_of_a_kind(#[testenv(role = "cache")] cache: Redis, #[testenv(role = "queue")] queue: Redis) {}
@@ -155,7 +157,7 @@ pub use redis::Redis;
 ///   single-threaded otherwise. With the feature `tokio`.
 /// - `block_on = "smol::block_on"`: the function that runs an async test, for any other executor.
 ///
-/// ```
+/// ```no_run,test_harness
 /// # use testenv::Postgres;
 /// # mod smol { pub fn block_on<F: Future>(_: F) -> F::Output { unimplemented!() } }
 /// #[testenv::test(isolation = "namespace", block_on = "smol::block_on")]
@@ -166,7 +168,7 @@ pub use redis::Redis;
 ///
 /// Type parameters, since nobody could fill them in; arguments that are no fixtures:
 ///
-/// ```compile_fail
+/// ```compile_fail,test_harness
 /// #[testenv::test]
 /// fn a_string_is_no_fixture(db: String) {}
 /// ```

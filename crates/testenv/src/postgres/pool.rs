@@ -35,7 +35,7 @@ impl Postgres {
 /// `BEGIN` has been sent, and whatever the test does is rolled back when this is dropped, however the test
 /// ends, because the session ends with it. It is a [`sqlx::PgConnection`] in all else: pass `&mut *tx`.
 ///
-/// ```no_run
+/// ```no_run,test_harness
 /// #[testenv::test]
 /// async fn orders_have_a_total(mut tx: testenv::SqlxTransaction) -> Result<(), sqlx::Error> {
 ///     sqlx::query("INSERT INTO orders (total) VALUES (12)").execute(&mut *tx).await?;

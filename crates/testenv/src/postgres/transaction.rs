@@ -17,7 +17,7 @@ use crate::fixture::{AsyncFixture, Shared};
 /// Not for tests that need several connections, that commit, or that change what is outside of
 /// transactions, such as sequences and roles: these take a [`Postgres`].
 ///
-/// ```no_run
+/// ```no_run,test_harness
 /// #[testenv::test]
 /// async fn orders_have_a_total(tx: testenv::Transaction) -> Result<(), testenv::Error> {
 ///     tx.execute("INSERT INTO orders (total) VALUES (12)", &[]).await?;
