@@ -19,7 +19,7 @@ pub(crate) fn demo(arguments: &[String]) -> Result<()> {
         &mut run::cargo(&["nextest", "run", "--no-run", "--cargo-quiet", "--package", "orders"]),
     )?;
 
-    let cache = run::target_dir().join("testenv-demo-cache");
+    let cache = run::reachable_dir("testenv-demo-cache");
     if cache.exists() {
         fs::remove_dir_all(&cache).with_context(|| format!("failed to remove {}", cache.display()))?;
     }

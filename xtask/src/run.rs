@@ -1,5 +1,6 @@
 //! Starting other programs, visibly: each step says what it runs and how long it took.
 
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -18,6 +19,16 @@ pub(crate) fn target_dir() -> PathBuf {
         Some(dir) => root().join(dir),
         None => root().join("target"),
     }
+}
+
+/// A directory beside the build that the unprivileged user who runs servers for root can reach; where root's home
+/// is closed to others, one outside of it.
+pub(crate) fn reachable_dir(name: &str) -> PathBuf {
+    let closed = |dir: &Path| std::fs::metadata(dir).is_ok_and(|meta| meta.permissions().mode() & 0o001 == 0);
+    if is_root() && target_dir().ancestors().any(closed) {
+        return Path::new("/var/cache/testenv-xtask").join(name);
+    }
+    target_dir().join(name)
 }
 
 /// A command that runs in the repository's root.
@@ -75,7 +86,6 @@ pub(crate) fn which(program: &str) -> Option<PathBuf> {
 
 /// Whether this process is root.
 pub(crate) fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt as _;
     std::fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
 }
 

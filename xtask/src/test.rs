@@ -64,7 +64,7 @@ impl PrivateTestenv {
         run::target_dir().hash(&mut hasher);
         let runtime = PathBuf::from(format!("/tmp/te-{:08x}", hasher.finish() >> 32));
         let program = run::target_dir().join("debug/testenv");
-        Self { path, program, runtime, cache: run::target_dir().join("testenv-cache") }
+        Self { path, program, runtime, cache: run::reachable_dir("testenv-cache") }
     }
 
     /// The same with another cache directory.

@@ -4,7 +4,7 @@
 //! second; it needs no root, touches nothing outside one directory, and is left out where npm is not there.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
@@ -57,17 +57,9 @@ fn cannot() -> Option<String> {
     None
 }
 
-/// Where it goes: beside the build, or, where root's home is closed to the unprivileged user that runs the
-/// servers, into a directory that is open.
+/// Where it goes.
 fn home() -> PathBuf {
-    let tools = run::target_dir().join("testenv-tools");
-    let closed = |dir: &Path| fs::metadata(dir).is_ok_and(|meta| meta.permissions().mode() & 0o001 == 0);
-    let base = if run::is_root() && tools.ancestors().any(closed) {
-        PathBuf::from("/var/lib/testenv-tools")
-    } else {
-        tools
-    };
-    base.join(format!("pg{NEWER}"))
+    run::reachable_dir("testenv-tools").join(format!("pg{NEWER}"))
 }
 
 fn install() -> Result<()> {
