@@ -165,13 +165,9 @@ impl Item {
         self.server().has_exited()
     }
 
-    /// How much of the server's log is not about this item.
-    pub(crate) fn log_position(&self) -> u64 {
-        match &self.what {
-            What::Server(_) => 0,
-            What::Database(database, _) => database.log_position,
-            What::Shared(server) => server.log.position(),
-        }
+    /// How much of the server's log is not about the lease that begins now.
+    fn log_position(&self) -> u64 {
+        self.server().log.position()
     }
 }
 

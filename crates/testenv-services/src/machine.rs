@@ -142,15 +142,18 @@ fn storage(
     // Whatever is chosen now, an earlier broker may have chosen otherwise.
     sweep::remove_dir(&shared_memory)?;
     sweep::remove_dir(&on_disk)?;
-    let private = fresh_dir(&runtime_dir.join("f"))?;
+    let private = runtime_dir.join("f");
+    sweep::remove_dir(&private)?;
     let size = config.cache.tmpfs_size;
     let mut refused = sandbox.refusal.clone();
     if config.cache.storage != StorageConfig::Disk {
         if sandbox.may_mount {
+            let private = fresh_dir(&private)?;
             match sandbox.mount_tmpfs(&private, size.as_bytes()) {
                 Ok(()) => return Ok((private, format!("tmpfs (private, at most {size})"))),
                 Err(error) => refused = format!("mount tmpfs: {error}"),
             }
+            sweep::remove_dir(&private)?;
         }
         if is_tmpfs(Path::new("/dev/shm")) && free_bytes(Path::new("/dev/shm")) > 16 * FORK_RESERVE {
             match fresh_dir(&shared_memory) {

@@ -7,17 +7,17 @@
 #![expect(unsafe_code, reason = "setting up a child between fork and exec, and freeing System V memory")]
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
-use rustix::thread::{LinkNameSpaceType, UnshareFlags};
+use rustix::thread::UnshareFlags;
 
 /// The unprivileged user that servers run as when the broker is root.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +57,12 @@ pub(crate) struct Process {
     child: Child,
     pidfd: OwnedFd,
     process_group: bool,
+    /// Let go after the process has ended, since that dies with it.
+    _parent: Option<Parent>,
 }
+
+/// Stack of a thread that only starts a process and waits, in bytes.
+const PARENT_STACK: usize = 128 << 10;
 
 /// Starts a process with both its outputs on `output`.
 pub(crate) fn spawn(spawn: &Spawn<'_>, output: OwnedFd) -> io::Result<Process> {
@@ -85,26 +90,40 @@ pub(crate) fn spawn(spawn: &Spawn<'_>, output: OwnedFd) -> io::Result<Process> {
             Ok(())
         });
     }
-    let child = if spawn.pid_namespace { in_pid_namespace(|| command.spawn())? } else { command.spawn()? };
+    let (child, parent) = if spawn.pid_namespace {
+        let (child, parent) = in_pid_namespace(command)?;
+        (child, Some(parent))
+    } else {
+        (command.spawn()?, None)
+    };
     let pid = Pid::from_child(&child);
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
-    Ok(Process { child, pidfd, process_group: spawn.process_group })
+    Ok(Process { child, pidfd, process_group: spawn.process_group, _parent: parent })
 }
 
-/// Runs `start` so that the one process it starts is the first of a new PID namespace.
-fn in_pid_namespace<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    thread_local! {
-        static OWN: io::Result<File> = File::open("/proc/self/ns/pid");
-    }
-    OWN.with(|own| {
-        let own = own.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
-        // SAFETY: affects only which namespace this thread's next children are born into. No thread is
-        // started from here before it is undone.
-        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID) }?;
-        let started = start();
-        rustix::thread::move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID))?;
-        started
-    })
+/// A thread that a process was started from, and that ends when this is dropped.
+#[derive(Debug)]
+struct Parent {
+    _released: mpsc::Sender<()>,
+}
+
+/// Starts the command as the first process of a new PID namespace.
+///
+/// That takes a thread of its own, which stays for as long as the process does: a thread whose children are born
+/// into another namespace cannot go back from inside a user namespace, and the process dies with its parent.
+fn in_pid_namespace(mut command: Command) -> io::Result<(Child, Parent)> {
+    let (give, given) = mpsc::channel();
+    let (released, wait) = mpsc::channel::<()>();
+    let parent = move || {
+        // SAFETY: affects only which namespace this thread's children are born into, and it has but one.
+        let unshared = unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID) };
+        let _ = give.send(unshared.map_err(io::Error::from).and_then(|()| command.spawn()));
+        let _ = wait.recv();
+    };
+    std::thread::Builder::new().name("parent".into()).stack_size(PARENT_STACK).spawn(parent)?;
+    let gone = |_| Err(io::Error::other("the thread that starts a server ended without a result"));
+    let child = given.recv().unwrap_or_else(gone)?;
+    Ok((child, Parent { _released: released }))
 }
 
 impl Process {
@@ -166,14 +185,31 @@ pub(crate) fn unshare_process(flags: UnshareFlags) -> io::Result<()> {
     unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(Into::into)
 }
 
-/// Frees a System V shared memory segment that a killed server left behind.
-pub(crate) fn remove_shared_memory(id: i32) {
-    // SAFETY: IPC_RMID takes no buffer; a wrong id is refused by the kernel.
-    unsafe { libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()) };
+/// Frees a System V shared memory segment that a killed server of user `owner` left behind.
+///
+/// Only its owner may, or root with all of its rights, which root in a container may lack.
+pub(crate) fn remove_shared_memory(id: i32, owner: u32) {
+    let remove = move || {
+        // SAFETY: IPC_RMID takes no buffer; a wrong id is refused by the kernel.
+        unsafe { libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()) }
+    };
+    if remove() == 0 || !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let user = rustix::thread::Uid::from_raw(owner);
+    // A thread's user is its own; this one has nothing else to do.
+    let as_owner = std::thread::spawn(move || {
+        if rustix::thread::set_thread_res_uid(user, user, user).is_ok() {
+            remove();
+        }
+    });
+    let _ = as_owner.join();
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     fn run(script: &str, process_group: bool) -> (Process, File) {

@@ -167,8 +167,8 @@ impl Drop for Server {
     fn drop(&mut self) {
         let shared_memory = sweep::shared_memory_of(&self.fork.data());
         self.process.kill();
-        if let Some(id) = shared_memory {
-            process::remove_shared_memory(id);
+        if let Some((id, owner)) = shared_memory {
+            process::remove_shared_memory(id, owner);
         }
         let _ = fs::remove_dir_all(&self.endpoint.socket_dir);
     }

@@ -75,8 +75,8 @@ fn holders(file: &File) -> Vec<i32> {
 /// Removes a directory of an earlier broker with all that is in it, if it is there.
 pub(crate) fn remove_dir(dir: &Path) -> Result<()> {
     for fork in fs::read_dir(dir).into_iter().flatten().flatten() {
-        if let Some(id) = shared_memory_of(&fork.path().join("data")) {
-            process::remove_shared_memory(id);
+        if let Some((id, owner)) = shared_memory_of(&fork.path().join("data")) {
+            process::remove_shared_memory(id, owner);
         }
     }
     match fs::remove_dir_all(dir) {
@@ -86,10 +86,12 @@ pub(crate) fn remove_dir(dir: &Path) -> Result<()> {
     }
 }
 
-/// The System V segment that a PostgreSQL server notes in its `postmaster.pid`.
-pub(crate) fn shared_memory_of(data: &Path) -> Option<i32> {
-    let text = fs::read_to_string(data.join("postmaster.pid")).ok()?;
-    text.lines().nth(6)?.split_whitespace().nth(1)?.parse().ok()
+/// The System V segment that a PostgreSQL server notes in its `postmaster.pid`, and the server's user.
+pub(crate) fn shared_memory_of(data: &Path) -> Option<(i32, u32)> {
+    let file = data.join("postmaster.pid");
+    let text = fs::read_to_string(&file).ok()?;
+    let id = text.lines().nth(6)?.split_whitespace().nth(1)?.parse().ok()?;
+    Some((id, fs::metadata(file).ok()?.uid()))
 }
 
 #[cfg(test)]
@@ -117,7 +119,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let text = "12\n/data\n1600000000\n20001\n/run/x\n127.0.0.1\n  5432001     65537\nready   \n";
         fs::write(dir.path().join("postmaster.pid"), text).unwrap();
-        assert_eq!(shared_memory_of(dir.path()), Some(65537));
+        let own = rustix::process::geteuid().as_raw();
+        assert_eq!(shared_memory_of(dir.path()), Some((65537, own)));
         assert_eq!(shared_memory_of(&dir.path().join("none")), None);
     }
 }

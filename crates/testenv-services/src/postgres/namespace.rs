@@ -52,8 +52,6 @@ pub struct Database {
     pub endpoint: Endpoint,
     /// Mounted directory in the server's data, and where its changes are kept.
     overlay: Option<(PathBuf, PathBuf)>,
-    /// How much the server had logged when the database was created.
-    pub log_position: u64,
 }
 
 impl Host {
@@ -79,7 +77,6 @@ impl Host {
     /// [`ProblemKind::StartFailed`] with what the server said.
     pub fn create(self: &Arc<Self>, name: &str) -> Result<Database> {
         self.machine.check_room()?;
-        let log_position = self.server.log.position();
         let owner = quote_name(&self.server.endpoint.user);
         let mut admin = self.admin.lock().expect("no panic while locked");
         let failed = |problem: Problem| Problem { kind: ProblemKind::StartFailed, ..problem };
@@ -110,7 +107,7 @@ impl Host {
         };
         drop(admin);
         let endpoint = Endpoint { database: name.to_owned(), ..self.server.endpoint.clone() };
-        Ok(Database { host: Arc::clone(self), endpoint, overlay, log_position })
+        Ok(Database { host: Arc::clone(self), endpoint, overlay })
     }
 
     /// Mounts the prepared database's files at the place of database `oid`.

@@ -108,8 +108,13 @@ impl Store {
         let store = Self { dir: snapshots, next: AtomicU64::new(0) };
         store.check_writable().map_err(problem)?;
         for unfinished in store.entries().filter(|path| is_unfinished(path)) {
-            if lock(&unfinished, FlockOperation::NonBlockingLockExclusive).is_ok() {
-                let _ = fs::remove_dir_all(unfinished);
+            match lock(&unfinished, FlockOperation::NonBlockingLockExclusive) {
+                Ok(_lock) => drop(fs::remove_dir_all(&unfinished)),
+                // Its maker was killed before it made the lock, or is about to make it.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && is_old(&unfinished) => {
+                    let _ = fs::remove_dir_all(&unfinished);
+                }
+                Err(_) => {}
             }
         }
         Ok(store)
@@ -154,7 +159,11 @@ impl Store {
             match fs::rename(&unfinished, self.dir.join(key)) {
                 // Another broker was faster; both are the same.
                 Err(_) if self.get(key).is_some() => fs::remove_dir_all(&unfinished),
-                renamed => renamed,
+                Err(_) => {
+                    self.remove_damaged(key);
+                    fs::rename(&unfinished, self.dir.join(key))
+                }
+                Ok(()) => Ok(()),
             }
         })();
         drop(lock);
@@ -176,8 +185,10 @@ impl Store {
                 break;
             }
             let dir = self.dir.join(&snapshot.key);
+            // Out of the way at once, so that a broker that is killed here leaves no half of a snapshot.
+            let aside = self.new_name();
             if let Ok(_lock) = lock(&dir, FlockOperation::NonBlockingLockExclusive)
-                && fs::remove_dir_all(&dir).is_ok()
+                && fs::rename(&dir, &aside).and_then(|()| fs::remove_dir_all(&aside)).is_ok()
             {
                 total -= snapshot.bytes;
                 freed += snapshot.bytes;
@@ -207,14 +218,42 @@ impl Store {
 
     /// A new directory for a snapshot in the making, locked while it is made.
     fn unfinished(&self) -> std::io::Result<(PathBuf, File)> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let dir = self.dir.join(format!(".unfinished-{}-{number}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        fork::make_dir(&dir, 0o700, None)?;
-        OpenOptions::new().create_new(true).write(true).mode(0o600).open(dir.join("lock"))?;
-        let lock = lock(&dir, FlockOperation::LockExclusive)?;
-        Ok((dir, lock))
+        loop {
+            let dir = self.new_name();
+            fork::make_dir(&dir, 0o700, None)?;
+            let lock = OpenOptions::new().create_new(true).write(true).mode(0o600).open(dir.join("lock"))?;
+            rustix::fs::flock(&lock, FlockOperation::LockExclusive)?;
+            // A broker that opens the cache at this moment may have had the lock first, and removed it all.
+            if dir.join("lock").exists() {
+                return Ok((dir, lock));
+            }
+        }
     }
+
+    /// A name that nothing else has, not even in a container that shares the cache.
+    fn new_name(&self) -> PathBuf {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        self.dir.join(format!(".unfinished-{}-{now:x}-{number}", std::process::id()))
+    }
+
+    /// Removes what has the place of a snapshot but cannot be used, unless somebody is at it.
+    fn remove_damaged(&self, key: &str) {
+        let dir = self.dir.join(key);
+        let lock = lock(&dir, FlockOperation::NonBlockingLockExclusive);
+        let in_use = lock.as_ref().is_err_and(|error| error.kind() != std::io::ErrorKind::NotFound);
+        if !in_use {
+            tracing::warn!(key, "removing a damaged snapshot");
+            let _ = fs::remove_dir_all(dir);
+        }
+    }
+}
+
+/// Whether nothing was done in the directory for a while.
+fn is_old(dir: &Path) -> bool {
+    const A_WHILE: std::time::Duration = std::time::Duration::from_secs(60);
+    let modified = fs::metadata(dir).and_then(|meta| meta.modified());
+    modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|since| since > A_WHILE))
 }
 
 fn is_unfinished(path: &Path) -> bool {
@@ -290,5 +329,26 @@ mod tests {
         fs::write(store.dir().join("a/meta.json"), "{").unwrap();
         assert!(store.get("a").is_none());
         assert!(store.list().is_empty());
+    }
+
+    #[test]
+    fn a_damaged_snapshot_is_replaced() {
+        let (dir, store) = store_with(&["a", "b"]);
+        fs::remove_file(store.dir().join("a/meta.json")).unwrap();
+        fs::remove_file(store.dir().join("b/lock")).unwrap();
+        for key in ["a", "b"] {
+            store.put(key, &dir.path().join("data"), meta(), None).unwrap();
+        }
+        assert_eq!(store.list().len(), 2);
+    }
+
+    #[test]
+    fn brokers_that_open_one_cache_at_the_same_time_do_not_disturb_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..50).for_each(|_| drop(Store::open(dir.path()).unwrap())));
+            }
+        });
     }
 }
