@@ -16,11 +16,11 @@ use crate::error::CliError;
 use crate::output::plural;
 
 /// How long a broker may take to answer that it will stop.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 /// How long it may take to end everything; it gives its servers 10 s.
 const END_LIMIT: Duration = Duration::from_secs(20);
-/// How long a process may take to be gone after SIGKILL.
-const KILL_LIMIT: Duration = Duration::from_secs(5);
+/// How long a process may take to be gone that gave no answer, and then again after SIGKILL.
+const KILL_LIMIT: Duration = Duration::from_secs(2);
 
 /// How a broker came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,17 +41,18 @@ pub(crate) fn end(socket: &Path, only_idle: bool) -> Result<Ending, CliError> {
     drop(probe);
     let process = peer.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()));
     let client = Client::at(socket).with_answer_limit(ANSWER_LIMIT).of_any_version();
+    let mut patience = END_LIMIT;
     let when = if only_idle { "idle" } else { "now" };
     match client.post_only("/v1/shutdown", &std::collections::BTreeMap::from([("when", when)])) {
         Ok(()) => {}
         Err(ClientError::NotListening { .. }) => return Ok(Ending::NotRunning),
         Err(error @ ClientError::Problem(_)) if only_idle => return Err(error.into()),
         Err(_) if only_idle => return Err(hangs(socket)),
-        // It may just have gone; if it hangs, the wait below finds out.
-        Err(_) => {}
+        // It may just have gone; if it hangs, there is nothing to wait for.
+        Err(_) => patience = KILL_LIMIT,
     }
     let Ok(process) = process else { return Ok(Ending::Stopped) };
-    if is_gone_within(&process, END_LIMIT) {
+    if is_gone_within(&process, patience) {
         return Ok(Ending::Stopped);
     }
     let _ = pidfd_send_signal(&process, Signal::KILL);

@@ -2,7 +2,7 @@
 //!
 //! It starts once per test, so it does little: no configuration is read, nothing is searched.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Command, ExitStatus};
@@ -27,6 +27,10 @@ pub const LEASES_VAR: &str = "TESTENV_RUN_LEASES";
 pub struct Wrapped {
     /// The program and its arguments.
     pub command: Vec<OsString>,
+    /// This program, as it was called.
+    pub wrapper: OsString,
+    /// The environment.
+    pub environment: Vec<(OsString, OsString)>,
     /// Value of [`LEASES_VAR`].
     pub leases: Option<String>,
     /// Nextest's id of the attempt.
@@ -110,6 +114,13 @@ pub fn wrap(wrapped: Wrapped) -> Result<Ended, WrapError> {
     let (program, args) = wrapped.command.split_first().ok_or(WrapError::NoProgram)?;
     let mut command = Command::new(program);
     command.args(args).env_remove(LEASES_VAR);
+    // The test may run cargo itself, and what that runs is none of ours.
+    for (name, value) in runners_without(&wrapped.wrapper, &wrapped.environment) {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
     let spawn_error = |source| WrapError::Spawn { program: program.clone(), source };
     // Nextest runs each test binary with `--list` to learn its tests.
     let Some(leases) = wrapped.leases.filter(|_| !args.iter().any(|arg| arg == "--list")) else {
@@ -142,4 +153,40 @@ pub fn wrap(wrapped: Wrapped) -> Result<Ended, WrapError> {
         true => leases.ended(Outcome::Passed),
     };
     Ok(Ended { status, kept })
+}
+
+/// Cargo's variables for target runners that have this wrapper in front, and what they were without.
+fn runners_without<'a>(
+    wrapper: &OsStr,
+    environment: &'a [(OsString, OsString)],
+) -> impl Iterator<Item = (&'a OsStr, Option<&'a str>)> {
+    let wrapper = wrapper.to_string_lossy().into_owned();
+    environment.iter().filter_map(move |(name, value)| {
+        let is_runner =
+            name.to_str().is_some_and(|it| it.starts_with("CARGO_TARGET_") && it.ends_with("_RUNNER"));
+        let rest = value.to_str().filter(|_| is_runner)?.strip_prefix(&wrapper)?;
+        Some((name.as_os_str(), rest.strip_prefix(' ')))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wrapper_is_taken_out_of_the_environment() {
+        let environment = [
+            ("CARGO_TARGET_A_RUNNER", "/w qemu -v"),
+            ("CARGO_TARGET_B_RUNNER", "/w"),
+            ("CARGO_TARGET_C_RUNNER", "other"),
+            ("PATH", "/w"),
+        ];
+        let environment = environment.map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        let found: Vec<_> = runners_without(OsStr::new("/w"), &environment).collect();
+        let expected = [
+            (OsStr::new("CARGO_TARGET_A_RUNNER"), Some("qemu -v")),
+            (OsStr::new("CARGO_TARGET_B_RUNNER"), None),
+        ];
+        assert_eq!(found, expected);
+    }
 }

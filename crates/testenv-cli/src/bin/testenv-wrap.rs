@@ -13,7 +13,9 @@ use testenv_runner::wrap::{LEASES_VAR, Wrapped, wrap};
 
 fn main() -> ExitCode {
     let ended = wrap(Wrapped {
+        wrapper: env::args_os().next().unwrap_or_default(),
         command: env::args_os().skip(1).collect(),
+        environment: env::vars_os().collect(),
         leases: env::var(LEASES_VAR).ok(),
         attempt: env::var("NEXTEST_ATTEMPT_ID").ok(),
         test: env::var("NEXTEST_TEST_NAME").ok(),

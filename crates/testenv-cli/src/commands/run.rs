@@ -31,7 +31,7 @@ pub(crate) fn run(workspace: &Workspace, args: &RunArgs) -> Result<i32, CliError
         cargo: std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")),
         wrapper,
         testenv,
-        target_runner,
+        environment: |name| std::env::var_os(name).filter(|value| !value.is_empty()),
         output: workspace.root().join(&config.run.output),
     };
     let Some(finished) = run::run(workspace, &options)? else { return Ok(exit_codes::OK) };
@@ -55,9 +55,4 @@ fn programs() -> Result<(PathBuf, PathBuf), CliError> {
         return Err(missing("testenv-wrap", format!("{} is not there", wrapper.display())));
     }
     Ok((testenv, wrapper))
-}
-
-fn target_runner(triple: &str) -> Option<OsString> {
-    let triple = triple.to_ascii_uppercase().replace('-', "_");
-    std::env::var_os(format!("CARGO_TARGET_{triple}_RUNNER")).filter(|runner| !runner.is_empty())
 }

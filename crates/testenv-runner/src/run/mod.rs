@@ -43,8 +43,8 @@ pub struct Options {
     pub wrapper: PathBuf,
     /// The program `testenv`, for tests that ask for leases themselves.
     pub testenv: PathBuf,
-    /// The runner that the environment sets for a target triple. It goes on running what it ran.
-    pub target_runner: fn(triple: &str) -> Option<OsString>,
+    /// Looks up a variable of the environment. The target runners that it sets go on running what they ran.
+    pub environment: fn(name: &str) -> Option<OsString>,
     /// Directory for `run.json` and `junit.xml`.
     pub output: PathBuf,
 }

@@ -60,7 +60,7 @@ impl<'a> Nextest<'a> {
             let json = serde_json::to_string(requests).map_err(RunError::List)?;
             command.env(wrap::LEASES_VAR, json);
             for triple in triples {
-                command.arg("--config").arg(self.runner_setting(triple));
+                runners::set(&mut command, triple, &self.options.wrapper, self.inner_runner(triple));
             }
         }
         command
@@ -114,12 +114,12 @@ impl<'a> Nextest<'a> {
         command
     }
 
-    fn runner_setting(&self, triple: &str) -> String {
-        let inner = match (self.options.target_runner)(triple) {
+    /// What runs the binaries for `triple` without testenv.
+    fn inner_runner(&self, triple: &str) -> Vec<String> {
+        match (self.options.environment)(&runners::variable(triple)) {
             Some(line) => line.to_string_lossy().split_whitespace().map(str::to_owned).collect(),
             None => runners::of_cargo_config(self.workspace.root(), triple),
-        };
-        runners::setting(triple, &self.options.wrapper, inner)
+        }
     }
 
     fn is_installed(&self) -> bool {

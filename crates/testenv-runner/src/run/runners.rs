@@ -4,12 +4,24 @@
 //! and goes on running the binary.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-/// The setting for cargo's `--config` that has the wrapper run all binaries for `triple`.
-pub(super) fn setting(triple: &str, wrapper: &Path, inner: Vec<String>) -> String {
-    let words = std::iter::once(wrapper.to_string_lossy().into_owned()).chain(inner);
-    let list = toml::Value::Array(words.map(toml::Value::String).collect());
-    format!("target.{triple}.runner={list}")
+/// Has the wrapper run all binaries for `triple`, and after it what ran them so far.
+pub(super) fn set(command: &mut Command, triple: &str, wrapper: &Path, inner: Vec<String>) {
+    let words: Vec<String> = std::iter::once(wrapper.to_string_lossy().into_owned()).chain(inner).collect();
+    if words.iter().any(|word| word.contains(char::is_whitespace)) {
+        // The variable is split at spaces, whatever the quotes. This setting is not, but cargo refuses it where
+        // a file has the same one as a string.
+        let list = toml::Value::Array(words.into_iter().map(toml::Value::String).collect());
+        command.arg("--config").arg(format!("target.{triple}.runner={list}"));
+    } else {
+        command.env(variable(triple), words.join(" "));
+    }
+}
+
+/// The environment variable that names the runner for `triple`.
+pub(super) fn variable(triple: &str) -> String {
+    format!("CARGO_TARGET_{}_RUNNER", triple.to_ascii_uppercase().replace('-', "_"))
 }
 
 /// The runner that `.cargo/config.toml` of `start` or a directory above it sets for exactly this triple.
@@ -61,10 +73,21 @@ mod tests {
 
     #[test]
     fn paths_with_spaces_and_quotes_stay_one_word() {
-        let text = setting("x86_64-unknown-linux-gnu", Path::new("/a b/w'\"rap"), vec!["inner".into()]);
-        let config: toml::Table = text.parse().unwrap();
+        let mut command = Command::new("cargo");
+        set(&mut command, "x86_64-unknown-linux-gnu", Path::new("/a b/w'\"rap"), vec!["inner".into()]);
+        let setting = command.get_args().nth(1).unwrap().to_str().unwrap();
+        let config: toml::Table = setting.parse().unwrap();
         let runner = config["target"]["x86_64-unknown-linux-gnu"]["runner"].as_array().unwrap();
         assert_eq!(runner[0].as_str(), Some("/a b/w'\"rap"));
         assert_eq!(runner[1].as_str(), Some("inner"));
+    }
+
+    #[test]
+    fn others_go_through_the_variable() {
+        let mut command = Command::new("cargo");
+        set(&mut command, "x86_64-unknown-linux-gnu", Path::new("/wrap"), vec!["inner".into(), "-v".into()]);
+        let (name, value) = command.get_envs().next().unwrap();
+        assert_eq!(name, "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER");
+        assert_eq!(value.unwrap(), "/wrap inner -v");
     }
 }
