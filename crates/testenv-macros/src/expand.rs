@@ -3,7 +3,7 @@
 use crate::options::TestOptions;
 use crate::parse::{Param, TestFn};
 use crate::refusal::Refusal;
-use crate::template::fill;
+use crate::template::{fill, fill_at};
 use crate::tokens::{Ident, Span, TokenStream, TokenTree};
 
 /// Expands `#[testenv::test(options)] item`.
@@ -65,17 +65,25 @@ pub(crate) fn test(options: TokenStream, item: TokenStream) -> Result<TokenStrea
 /// Asks for every argument, then receives them in order and calls the body.
 fn work(params: &[Param], is_async: bool) -> TokenStream {
     let (ask, receive, done) = match is_async {
-        true => {
-            ("ask_async", "__testenv_scope.receive_async::<TYPE>(ASKED).await?,", "BODY(ARGUMENTS).await")
-        }
-        false => ("ask", "__testenv_scope.receive::<TYPE>(ASKED)?,", "BODY(ARGUMENTS)"),
+        true => (
+            "let ASKED = __testenv_scope.ask_async::<TYPE>(ROLE, ISOLATION)?;",
+            "__testenv_scope.receive_async::<TYPE>(ASKED).await?,",
+            "BODY(ARGUMENTS).await",
+        ),
+        false => (
+            "let ASKED = __testenv_scope.ask::<TYPE>(ROLE, ISOLATION)?;",
+            "__testenv_scope.receive::<TYPE>(ASKED)?,",
+            "BODY(ARGUMENTS)",
+        ),
     };
     let mut asks = TokenStream::new();
     let mut arguments = TokenStream::new();
     for (index, param) in params.iter().enumerate() {
+        // A type that is no fixture is shown at the argument.
+        let span = param.ty.clone().into_iter().next().map_or_else(Span::call_site, |first| first.span());
         let asked = TokenStream::from(TokenTree::Ident(Ident::new(
             &format!("__testenv_asked_{index}"),
-            Span::call_site(),
+            Span::call_site().located_at(span),
         )));
         let role = match &param.options.role {
             Some(role) => {
@@ -84,17 +92,17 @@ fn work(params: &[Param], is_async: bool) -> TokenStream {
             }
             None => fill("::core::option::Option::None", &[]),
         };
-        asks.extend(fill(
-            "let ASKED = __testenv_scope.ASK::<TYPE>(ROLE, ISOLATION)?;",
+        asks.extend(fill_at(
+            span,
+            ask,
             &[
                 ("ASKED", &asked),
-                ("ASK", &fill(ask, &[])),
                 ("TYPE", &param.ty),
                 ("ROLE", &role),
                 ("ISOLATION", &isolation(param.options.isolation)),
             ],
         ));
-        arguments.extend(fill(receive, &[("TYPE", &param.ty), ("ASKED", &asked)]));
+        arguments.extend(fill_at(span, receive, &[("TYPE", &param.ty), ("ASKED", &asked)]));
     }
     let call = fill(done, &[("BODY", &fill("__testenv_body", &[])), ("ARGUMENTS", &arguments)]);
     fill("ASKS ::core::result::Result::<_, ::testenv::Error>::Ok(CALL)", &[("ASKS", &asks), ("CALL", &call)])

@@ -1,7 +1,7 @@
 //! A compile error at a place in the author's source.
 
-use crate::template::fill;
-use crate::tokens::{Group, Literal, Span, TokenStream, TokenTree};
+use crate::template::fill_at;
+use crate::tokens::{Literal, Span, TokenStream, TokenTree};
 
 /// Why a function cannot be a test, and the token that is to blame.
 #[derive(Debug)]
@@ -17,26 +17,14 @@ impl Refusal {
 
     /// `compile_error!` that points at the token.
     pub(crate) fn into_tokens(self) -> TokenStream {
-        let message = TokenStream::from(TokenTree::from(Literal::string(&self.message)));
-        at(self.span, fill("::core::compile_error! { MESSAGE }", &[("MESSAGE", &message)]))
+        let mut message = Literal::string(&self.message);
+        message.set_span(self.span);
+        let message = TokenStream::from(TokenTree::Literal(message));
+        fill_at(self.span, "::core::compile_error! { MESSAGE }", &[("MESSAGE", &message)])
     }
 
     #[cfg(test)]
     pub(crate) fn message(&self) -> &str {
         &self.message
     }
-}
-
-/// The same tokens with another place in the source.
-fn at(span: Span, tokens: TokenStream) -> TokenStream {
-    tokens
-        .into_iter()
-        .map(|mut tree| {
-            if let TokenTree::Group(group) = &tree {
-                tree = Group::new(group.delimiter(), at(span, group.stream())).into();
-            }
-            tree.set_span(span);
-            tree
-        })
-        .collect()
 }

@@ -1,6 +1,6 @@
 //! Code written as text with named gaps: what `quote` does, as far as it is needed here.
 
-use crate::tokens::{Group, TokenStream, TokenTree};
+use crate::tokens::{Group, Span, TokenStream, TokenTree};
 
 /// The tokens of `template`, each identifier that names a gap replaced by the gap's tokens.
 ///
@@ -8,6 +8,27 @@ use crate::tokens::{Group, TokenStream, TokenTree};
 pub(crate) fn fill(template: &str, gaps: &[(&str, &TokenStream)]) -> TokenStream {
     let tokens: TokenStream = template.parse().expect("templates are tokens of Rust");
     replace(tokens, gaps)
+}
+
+/// The same, as if the template stood at `span`: what the compiler finds wrong is shown there. What fills the
+/// gaps keeps its own place.
+pub(crate) fn fill_at(span: Span, template: &str, gaps: &[(&str, &TokenStream)]) -> TokenStream {
+    // The place is the author's, the meaning of the names is that of all other templates.
+    replace(place(Span::call_site().located_at(span), fill(template, &[])), gaps)
+}
+
+/// The same tokens with another place in the source.
+fn place(span: Span, tokens: TokenStream) -> TokenStream {
+    tokens
+        .into_iter()
+        .map(|mut tree| {
+            if let TokenTree::Group(group) = &tree {
+                tree = Group::new(group.delimiter(), place(span, group.stream())).into();
+            }
+            tree.set_span(span);
+            tree
+        })
+        .collect()
 }
 
 fn replace(tokens: TokenStream, gaps: &[(&str, &TokenStream)]) -> TokenStream {

@@ -95,6 +95,6 @@ impl<F: Fixture> AsyncFixture for F {
 
 /// A lease on the one migrated database that all shared leases of a role use.
 ///
-/// For fixtures whose tests leave nothing behind; [`Transaction`](crate::Transaction) is made of it.
+/// For fixtures whose tests leave nothing behind; `Transaction` is made of it.
 #[derive(Clone, Debug)]
 pub struct Shared<S>(pub S);

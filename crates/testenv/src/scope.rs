@@ -68,7 +68,7 @@ impl Scope {
     }
 
     /// Runs a test to its end.
-    pub fn run<T: Termination>(self: &Scope, test: impl FnOnce() -> Result<T, Error>) -> ExitCode {
+    pub fn run<T: Termination>(&self, test: impl FnOnce() -> Result<T, Error>) -> ExitCode {
         match catch_unwind(AssertUnwindSafe(test)) {
             Ok(Ok(value)) => {
                 // Prints the error of an `Err`, so that the story comes below it.
