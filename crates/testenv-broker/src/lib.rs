@@ -15,6 +15,7 @@ mod api;
 mod core;
 mod ended;
 mod handover;
+mod loan;
 mod memory;
 mod metrics;
 mod pool;

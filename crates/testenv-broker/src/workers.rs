@@ -4,15 +4,16 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex};
 
-use crate::core::{Core, Item, PoolKey};
+use crate::core::{Core, PoolKey};
+use crate::loan::Item;
 
 /// How many ended servers may wait to be cleared away before that goes before all else.
 const MAX_BACKLOG: usize = 8;
 
 /// Something for a worker to do.
 pub(crate) enum Job {
-    /// Start one for a pool.
-    Start(PoolKey),
+    /// Start one for a pool; `ahead` when nobody waits for it.
+    Start { key: PoolKey, ahead: bool },
     /// A lease has ended without its item being kept.
     Return(PoolKey, Item),
     /// Clear an item away that is in no pool.
@@ -109,12 +110,12 @@ impl Queues {
     fn pop(&mut self) -> Option<Job> {
         let backlog = self.ended.len() >= MAX_BACKLOG;
         if !backlog && let Some(key) = self.urgent.pop_front() {
-            return Some(Job::Start(key));
+            return Some(Job::Start { key, ahead: false });
         }
         match self.ended.pop_front() {
             Some((Some(key), item)) => Some(Job::Return(key, item)),
             Some((None, item)) => Some(Job::Stop(item)),
-            None => self.refill.pop_front().map(Job::Start),
+            None => self.refill.pop_front().map(|key| Job::Start { key, ahead: true }),
         }
     }
 }
@@ -127,7 +128,7 @@ pub(crate) fn spawn(core: &Arc<Core>) -> std::io::Result<()> {
         std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
             loop {
                 match core.jobs.next() {
-                    Job::Start(key) => core.start(&key),
+                    Job::Start { key, ahead } => core.start(&key, ahead),
                     Job::Return(key, item) => core.returned(&key, item),
                     Job::Stop(item) => core.stopped(item),
                 }

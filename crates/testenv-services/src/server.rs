@@ -38,6 +38,16 @@ pub struct Session {
     pub greeting: Vec<u8>,
 }
 
+/// How a server is to be started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StartOptions {
+    /// Many leases will use it at once.
+    pub shared: bool,
+    /// Nobody waits for it: a session is opened to fill its caches, and kept to be handed over. When somebody
+    /// does wait, their own first session does the same work, so theirs would only come later.
+    pub ahead: bool,
+}
+
 /// A running server. Dropping it kills it and removes its data.
 #[derive(Debug)]
 pub struct Server {
@@ -56,8 +66,7 @@ impl Server {
     /// Forks `snapshot` and starts a server on it; returns when it has answered. `on_exit` is called when the
     /// server has ended, for whatever reason.
     ///
-    /// `shared` says that many leases will use it at once. The server dies with the calling thread: call from
-    /// one that lives as long as the broker.
+    /// The server dies with the calling thread: call from one that lives as long as the broker.
     ///
     /// # Errors
     /// [`ProblemKind::StartFailed`] with the last lines of the log, or [`ProblemKind::Resources`].
@@ -65,7 +74,7 @@ impl Server {
         machine: &Machine,
         spec: &Spec,
         snapshot: &Snapshot,
-        shared: bool,
+        options: StartOptions,
         on_exit: impl FnOnce() + Send + 'static,
     ) -> Result<Self> {
         machine.check_room()?;
@@ -74,9 +83,10 @@ impl Server {
             .fork(&snapshot.data())
             .map_err(|error| io_problem("fork the snapshot's data", &error))?;
         let (user, password, database) = snapshot.login();
-        let mut server = Self::start_on(machine, spec, fork, (user, password, database), shared, on_exit)?;
+        let mut server =
+            Self::start_on(machine, spec, fork, (user, password, database), options.shared, on_exit)?;
         let data = server.fork.data();
-        let warmed = spec.driver.warm_up(&server.endpoint, Some(&snapshot.data()), &data, machine);
+        let warmed = spec.driver.warm_up(&server.endpoint, &snapshot.data(), &data, machine, options.ahead);
         server.session = warmed.map_err(|problem| server.with_log(problem))?;
         Ok(server)
     }
@@ -202,6 +212,9 @@ fn start_process(
             Err((reason, seen)) => {
                 let status = process.wait(Duration::from_millis(100)).ok().flatten();
                 process.kill();
+                if let Some((id, owner)) = sweep::shared_memory_of(data) {
+                    process::remove_shared_memory(id, owner);
+                }
                 let log = String::from_utf8_lossy(&seen).into_owned();
                 if spec.driver.port_is_taken(&log) {
                     last_log = log;

@@ -165,13 +165,14 @@ pub(crate) trait Driver: Sync {
     /// Whether a log says that the server's port was taken.
     fn port_is_taken(&self, log: &str) -> bool;
 
-    /// Makes a server that is ready a fast one, and proves that it answers. May return a session to hand over.
+    /// Makes a server that is ready a fast one. With `session`, also opens a session on it.
     fn warm_up(
         &self,
         endpoint: &Endpoint,
-        frozen: Option<&Path>,
+        frozen: &Path,
         data: &Path,
         machine: &Machine,
+        session: bool,
     ) -> Result<Option<Session>>;
 
     /// Creates users, databases, extensions in a new server.

@@ -86,12 +86,25 @@ pub(crate) fn remove_dir(dir: &Path) -> Result<()> {
     }
 }
 
-/// The System V segment that a PostgreSQL server notes in its `postmaster.pid`, and the server's user.
+/// The System V segment of a PostgreSQL server, and the server's user.
+///
+/// A server notes the segment in its `postmaster.pid`, but makes it before: for one that was killed in between, the
+/// kernel's table is searched for the key that servers use first, the number of their data directory.
 pub(crate) fn shared_memory_of(data: &Path) -> Option<(i32, u32)> {
     let file = data.join("postmaster.pid");
+    let owner = fs::metadata(&file).ok()?.uid();
     let text = fs::read_to_string(&file).ok()?;
-    let id = text.lines().nth(6)?.split_whitespace().nth(1)?.parse().ok()?;
-    Some((id, fs::metadata(file).ok()?.uid()))
+    let noted = text.lines().nth(6).and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+    let table = || fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
+    let id = noted.or_else(|| segment_with_key(&table(), fs::metadata(data).ok()?.ino()))?;
+    Some((id, owner))
+}
+
+/// Looks a segment up in `/proc/sysvipc/shm`: key, id, mode, size, …
+fn segment_with_key(table: &str, inode: u64) -> Option<i32> {
+    let key = (inode as u32).cast_signed();
+    let mut rows = table.lines().map(str::split_whitespace);
+    rows.find_map(|mut row| (row.next()?.parse() == Ok(key)).then(|| row.next()?.parse().ok()).flatten())
 }
 
 #[cfg(test)]
@@ -122,5 +135,13 @@ mod tests {
         let own = rustix::process::geteuid().as_raw();
         assert_eq!(shared_memory_of(dir.path()), Some((65537, own)));
         assert_eq!(shared_memory_of(&dir.path().join("none")), None);
+    }
+
+    #[test]
+    fn the_shared_memory_of_a_server_that_has_noted_none_is_found_by_its_key() {
+        let table = "       key      shmid perms       size\n   1037746     425986   600         56\n        -1  7  600 56\n";
+        assert_eq!(segment_with_key(table, 1_037_746), Some(425_986));
+        assert_eq!(segment_with_key(table, 0x1_ffff_ffff), Some(7));
+        assert_eq!(segment_with_key(table, 5), None);
     }
 }

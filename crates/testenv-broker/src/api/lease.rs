@@ -19,8 +19,9 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::Peer;
 use super::problem::{Body, Refusal};
-use crate::core::{Core, Loan, micros};
+use crate::core::{Core, micros};
 use crate::handover::Offer;
+use crate::loan::Loan;
 use crate::metrics::RefusalLabel;
 
 /// Asks for a lease. The answer's first line is the lease, and its connection is the hold on it: closing it,

@@ -149,18 +149,19 @@ impl Driver for Postgres {
     fn warm_up(
         &self,
         endpoint: &Endpoint,
-        frozen: Option<&Path>,
+        frozen: &Path,
         data: &Path,
         machine: &Machine,
+        session: bool,
     ) -> Result<Option<Session>> {
-        if let Some(frozen) = frozen {
-            restore_relation_caches(frozen, data, machine)
-                .map_err(|error| io_problem("restore the relation caches", &error))?;
-        }
-        let opened = Connection::open(endpoint, &endpoint.user, &endpoint.database, STATEMENT_TIMEOUT);
-        let connection =
-            opened.map_err(|error| statement_problem("the new server does not answer", &error))?;
-        Ok(Some(connection.into_session()))
+        restore_relation_caches(frozen, data, machine)
+            .map_err(|error| io_problem("restore the relation caches", &error))?;
+        let opened = session
+            .then(|| Connection::open(endpoint, &endpoint.user, &endpoint.database, STATEMENT_TIMEOUT));
+        let opened = opened
+            .transpose()
+            .map_err(|error| statement_problem("the new server does not answer", &error))?;
+        Ok(opened.map(Connection::into_session))
     }
 
     fn login(&self, spec: &Spec, password: &str) -> (String, String, String) {

@@ -99,9 +99,10 @@ impl Driver for Redis {
     fn warm_up(
         &self,
         endpoint: &Endpoint,
-        _: Option<&Path>,
+        _: &Path,
         _: &Path,
         _: &Machine,
+        _: bool,
     ) -> Result<Option<Session>> {
         let mut client = Client::open(endpoint)?;
         client.run(&["PING"])?;

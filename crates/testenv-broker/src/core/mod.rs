@@ -1,29 +1,31 @@
 //! The state of pools and leases, and every change of it.
 
+mod view;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Instant;
 
 use testenv_api::{
-    EndedLease, Event, HeldLease, Isolation, KeepPolicy, Kept, KeptServer, LeaseRequest, Outcome, Problem,
-    ProblemKind, Timings,
+    EndedLease, Event, Isolation, KeepPolicy, Kept, LeaseRequest, Outcome, Problem, ProblemKind, Timings,
 };
 use testenv_config::KeepConfig;
 use testenv_services::log::Log;
 use testenv_services::machine::Machine;
-use testenv_services::namespace::{Database, Host};
-use testenv_services::server::{Server, Session};
-use testenv_services::service::{Endpoint, Spec};
+use testenv_services::namespace::Host;
+use testenv_services::server::{Server, StartOptions};
+use testenv_services::service::Spec;
 use testenv_services::snapshot::{Snapshot, Variant};
 use tokio::sync::{Notify, mpsc};
 
+use crate::BrokerOptions;
 use crate::ended::Ended;
-use crate::metrics::{LeaseLabels, Metrics, PoolLabels, RoleLabel};
+use crate::loan::{Item, Loan, What};
+use crate::metrics::{LeaseLabels, Metrics, RoleLabel};
 use crate::pool::{Acquired, Pool};
 use crate::roles::{Role, Roles};
 use crate::workers::Jobs;
-use crate::{BrokerOptions, memory};
 
 /// Memory that a server is taken to need before one of its kind was measured, in bytes.
 const FIRST_GUESS: u64 = 12 << 20;
@@ -81,29 +83,6 @@ struct Common {
     server: Mutex<Option<Arc<Server>>>,
 }
 
-/// Something that can be leased.
-#[derive(Debug)]
-pub(crate) struct Item {
-    pub(crate) spec: Arc<Spec>,
-    pub(crate) snapshot: String,
-    what: What,
-}
-
-#[derive(Debug)]
-enum What {
-    Server(Box<Server>),
-    Database(Box<Database>, Option<Session>),
-    Shared(Arc<Server>),
-}
-
-/// An item on its way to a test or with it. Wherever it is dropped, the item goes back.
-#[derive(Debug)]
-pub(crate) struct Loan {
-    item: Option<Item>,
-    key: PoolKey,
-    core: Weak<Core>,
-}
-
 /// A lease held now.
 #[derive(Debug)]
 struct Active {
@@ -129,65 +108,6 @@ struct KeptItem {
     until: Instant,
     connect_command: String,
     item: Item,
-}
-
-impl Item {
-    pub(crate) fn endpoint(&self) -> &Endpoint {
-        match &self.what {
-            What::Server(server) => &server.endpoint,
-            What::Database(database, _) => &database.endpoint,
-            What::Shared(server) => &server.endpoint,
-        }
-    }
-
-    /// The session that warmed it up, once.
-    pub(crate) fn take_session(&mut self) -> Option<Session> {
-        match &mut self.what {
-            What::Server(server) => server.session.take(),
-            What::Database(_, session) => session.take(),
-            What::Shared(_) => None,
-        }
-    }
-
-    fn server(&self) -> &Server {
-        match &self.what {
-            What::Server(server) => server,
-            What::Database(database, _) => database.host().server(),
-            What::Shared(server) => server,
-        }
-    }
-
-    pub(crate) fn log(&self) -> Log {
-        self.server().log.clone()
-    }
-
-    fn has_exited(&self) -> bool {
-        self.server().has_exited()
-    }
-
-    /// How much of the server's log is not about the lease that begins now.
-    fn log_position(&self) -> u64 {
-        self.server().log.position()
-    }
-}
-
-impl Loan {
-    /// The item.
-    pub(crate) fn item(&mut self) -> &mut Item {
-        self.item.as_mut().expect("a loan holds its item until it is dropped")
-    }
-
-    fn into_item(mut self) -> Item {
-        self.item.take().expect("a loan holds its item until it is dropped")
-    }
-}
-
-impl Drop for Loan {
-    fn drop(&mut self) {
-        if let (Some(item), Some(core)) = (self.item.take(), self.core.upgrade()) {
-            core.jobs.give_back(self.key.clone(), item);
-        }
-    }
 }
 
 impl Core {
@@ -336,14 +256,14 @@ impl Core {
     }
 
     /// Worker: starts one for a pool.
-    pub(crate) fn start(&self, key: &PoolKey) {
+    pub(crate) fn start(&self, key: &PoolKey, ahead: bool) {
         let found =
             self.lock().pools.get(key).map(|entry| {
                 (Arc::clone(&entry.spec), Arc::clone(&entry.snapshot), Arc::clone(&entry.common))
             });
         let Some((spec, snapshot, common)) = found else { return };
         let begun = Instant::now();
-        let made = self.make(key, &spec, &snapshot, &common);
+        let made = self.make(key, &spec, &snapshot, &common, ahead);
         let label = RoleLabel { role: key.role.clone() };
         if made.is_ok() {
             self.metrics.start.get_or_create(&label).observe(begun.elapsed().as_secs_f64());
@@ -376,10 +296,12 @@ impl Core {
         spec: &Arc<Spec>,
         snapshot: &Arc<Snapshot>,
         common: &Common,
+        ahead: bool,
     ) -> Result<What, Problem> {
         let start = || {
-            let (core, shared, key) = (self.own.clone(), key.isolation != Isolation::Server, key.clone());
-            Server::start(&self.machine, spec, snapshot, shared, move || {
+            let options = StartOptions { shared: key.isolation != Isolation::Server, ahead };
+            let (core, key) = (self.own.clone(), key.clone());
+            Server::start(&self.machine, spec, snapshot, options, move || {
                 if let Some(core) = core.upgrade() {
                     core.clear_exited(&key);
                 }
@@ -404,8 +326,8 @@ impl Core {
                 };
                 let name = format!("t_{}_{}", key.role.replace('-', "_"), self.next_id().replace('-', "_"));
                 let database = host.create(&name)?;
-                let session = database.open_session()?;
-                Ok(What::Database(Box::new(database), Some(session)))
+                let session = ahead.then(|| database.open_session()).transpose()?;
+                Ok(What::Database(Box::new(database), session))
             }
             Isolation::Shared => {
                 let mut shared = common.server.lock().expect("no panic while locked");
@@ -586,68 +508,6 @@ impl Core {
         held.or_else(kept).ok_or_else(|| no_lease(id))
     }
 
-    /// Leases held now.
-    pub(crate) fn held(&self) -> Vec<HeldLease> {
-        let state = self.lock();
-        let held = |(id, active): (&String, &Active)| HeldLease {
-            id: id.clone(),
-            role: active.key.role.clone(),
-            test: active.request.test.clone(),
-            pid: active.pid,
-            held_ms: u64::try_from(active.since.elapsed().as_millis()).unwrap_or(u64::MAX),
-            isolation: active.key.isolation,
-        };
-        let mut leases: Vec<_> = state.leases.iter().map(held).collect();
-        leases.sort_by_key(|lease| std::cmp::Reverse(lease.held_ms));
-        leases
-    }
-
-    /// Leases that have ended.
-    pub(crate) fn ended(&self, attempt_prefix: &str) -> Vec<EndedLease> {
-        self.lock().ended.with_attempt_prefix(attempt_prefix)
-    }
-
-    /// Servers kept for debugging.
-    pub(crate) fn kept(&self) -> Vec<KeptServer> {
-        let now = Instant::now();
-        let kept = |kept: &KeptItem| KeptServer {
-            id: kept.id.clone(),
-            role: kept.item.spec.role.clone(),
-            test: kept.test.clone(),
-            expires_seconds: kept.until.saturating_duration_since(now).as_secs(),
-            connect_command: kept.connect_command.clone(),
-        };
-        self.lock().kept.iter().map(kept).collect()
-    }
-
-    /// How many leases are held.
-    pub(crate) fn lease_count(&self) -> usize {
-        self.lock().leases.len()
-    }
-
-    /// The state of every pool, for people.
-    pub(crate) fn pools(&self) -> Vec<testenv_api::PoolStatus> {
-        let state = self.lock();
-        let status = |(key, entry): (&PoolKey, &PoolEntry)| {
-            let counts = entry.pool.counts();
-            testenv_api::PoolStatus {
-                role: key.role.clone(),
-                service: entry.spec.kind,
-                isolation: key.isolation,
-                engine: entry.spec.build.engine.clone(),
-                snapshot: key.snapshot.clone(),
-                warm: counts.warm,
-                starting: counts.starting,
-                leased: counts.leased,
-                waiting: counts.waiting,
-                target: counts.target,
-            }
-        };
-        let mut pools: Vec<_> = state.pools.iter().map(status).collect();
-        pools.sort_by(|a, b| a.role.cmp(&b.role).then(a.isolation.as_str().cmp(b.isolation.as_str())));
-        pools
-    }
-
     /// What happens without anybody asking, once a second. Whether the broker has been idle long enough to go.
     pub(crate) fn tick(&self) -> bool {
         let config = self.roles.config();
@@ -668,53 +528,6 @@ impl Core {
         let unused = state.leases.is_empty() && state.kept.is_empty();
         let waiting = state.pools.values().any(|entry| entry.pool.counts().waiting > 0);
         unused && !waiting && now.duration_since(state.last_use) > config.broker.idle_exit.as_duration()
-    }
-
-    fn update_metrics(&self, state: &State) {
-        self.metrics.pool.clear();
-        for (key, entry) in &state.pools {
-            let counts = entry.pool.counts();
-            for (name, value) in [
-                ("warm", counts.warm),
-                ("starting", counts.starting),
-                ("leased", counts.leased),
-                ("waiting", counts.waiting),
-            ] {
-                let labels = PoolLabels {
-                    role: key.role.clone(),
-                    isolation: key.isolation.to_string(),
-                    state: name.to_owned(),
-                };
-                self.metrics.pool.get_or_create(&labels).inc_by(i64::try_from(value).unwrap_or(i64::MAX));
-            }
-        }
-        self.metrics.kept.set(i64::try_from(state.kept.len()).unwrap_or(i64::MAX));
-    }
-
-    /// Measures servers, up to `sample` of each role, and notes the mean. The memory of all, in bytes.
-    pub(crate) fn measure_memory(&self, sample: usize) -> u64 {
-        let mut pids: Vec<(String, u32)> = {
-            let state = self.lock();
-            let of_item = |item: &Item| (item.spec.role.clone(), item.server().pid());
-            let warm = state.pools.values().flat_map(|entry| entry.pool.warm_items());
-            let mut pids: Vec<_> = warm.filter_map(|loan| loan.item.as_ref()).map(of_item).collect();
-            pids.extend(state.kept.iter().map(|kept| of_item(&kept.item)));
-            pids.extend(state.leases.values().map(|active| (active.key.role.clone(), active.server_pid)));
-            pids
-        };
-        pids.sort_unstable();
-        pids.dedup();
-        let (mut total, mut means) = (0, Vec::new());
-        for servers in pids.chunk_by(|(a, _), (b, _)| a == b) {
-            let measured = servers.len().min(sample);
-            let sum: u64 = servers[..measured].iter().map(|(_, pid)| memory::of_server(*pid)).sum();
-            let mean = sum / measured.max(1) as u64;
-            total += mean * servers.len() as u64;
-            means.push((servers[0].0.clone(), mean));
-        }
-        self.lock().memory.extend(means);
-        self.metrics.memory.set(i64::try_from(total).unwrap_or(i64::MAX));
-        total
     }
 
     /// Ends everything: nobody gets a lease any more, and every server goes.

@@ -1,0 +1,92 @@
+//! What is leased, and the way it takes: out of the pool, to a test, and back.
+
+use std::sync::{Arc, Weak};
+
+use testenv_services::log::Log;
+use testenv_services::namespace::Database;
+use testenv_services::server::{Server, Session};
+use testenv_services::service::{Endpoint, Spec};
+
+use crate::core::{Core, PoolKey};
+
+/// Something that can be leased.
+#[derive(Debug)]
+pub(crate) struct Item {
+    pub(crate) spec: Arc<Spec>,
+    pub(crate) snapshot: String,
+    pub(crate) what: What,
+}
+
+#[derive(Debug)]
+pub(crate) enum What {
+    Server(Box<Server>),
+    Database(Box<Database>, Option<Session>),
+    Shared(Arc<Server>),
+}
+
+/// An item on its way to a test or with it. Wherever it is dropped, the item goes back.
+#[derive(Debug)]
+pub(crate) struct Loan {
+    pub(crate) item: Option<Item>,
+    pub(crate) key: PoolKey,
+    pub(crate) core: Weak<Core>,
+}
+
+impl Item {
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        match &self.what {
+            What::Server(server) => &server.endpoint,
+            What::Database(database, _) => &database.endpoint,
+            What::Shared(server) => &server.endpoint,
+        }
+    }
+
+    /// The session that warmed it up, once.
+    pub(crate) fn take_session(&mut self) -> Option<Session> {
+        match &mut self.what {
+            What::Server(server) => server.session.take(),
+            What::Database(_, session) => session.take(),
+            What::Shared(_) => None,
+        }
+    }
+
+    pub(crate) fn server(&self) -> &Server {
+        match &self.what {
+            What::Server(server) => server,
+            What::Database(database, _) => database.host().server(),
+            What::Shared(server) => server,
+        }
+    }
+
+    pub(crate) fn log(&self) -> Log {
+        self.server().log.clone()
+    }
+
+    pub(crate) fn has_exited(&self) -> bool {
+        self.server().has_exited()
+    }
+
+    /// How much of the server's log is not about the lease that begins now.
+    pub(crate) fn log_position(&self) -> u64 {
+        self.server().log.position()
+    }
+}
+
+impl Loan {
+    /// The item.
+    pub(crate) fn item(&mut self) -> &mut Item {
+        self.item.as_mut().expect("a loan holds its item until it is dropped")
+    }
+
+    pub(crate) fn into_item(mut self) -> Item {
+        self.item.take().expect("a loan holds its item until it is dropped")
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        if let (Some(item), Some(core)) = (self.item.take(), self.core.upgrade()) {
+            core.jobs.give_back(self.key.clone(), item);
+        }
+    }
+}
