@@ -104,6 +104,19 @@ fn another_termination_than_a_result(_: Redis) -> std::process::ExitCode {
     std::process::ExitCode::SUCCESS
 }
 
+/// Names and types that come out of another macro have places and meanings of their own.
+macro_rules! has_a_port {
+    ($visibility:vis $name:ident, $fixture:ty) => {
+        #[testenv::test]
+        $visibility fn $name(it: $fixture, #[testenv(role = "cache")] other: Redis) {
+            assert_ne!(it.port(), other.port());
+        }
+    };
+}
+
+has_a_port!(made_by_a_macro, Postgres);
+has_a_port!(pub(crate) made_by_a_macro_too, testenv::Redis);
+
 #[test]
 fn functions_do_what_the_macro_does() {
     let (db, cache) = testenv::acquire((Postgres::builder(), Redis::builder().role("cache"))).unwrap();

@@ -2,7 +2,9 @@
 
 mod common;
 
+use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use common::{CHILD, Place};
@@ -60,22 +62,51 @@ fn settings_that_mean_nothing_are_refused() {
     place.run("child", &gone).assert_failed_with(&["which workspace", "hint: set TESTENV_WORKSPACE"]);
 }
 
+/// Where the broker of this crate's workspace listens, in another runtime directory.
+fn socket_in(place: &Place) -> PathBuf {
+    let workspace = Workspace::find(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let dir = place.path().join(workspace.runtime_dir().file_name().unwrap());
+    std::fs::create_dir(&dir).unwrap();
+    dir.join("broker.sock")
+}
+
 #[test]
 fn a_stale_socket_is_replaced_by_a_broker() {
     let place = Place::new();
-    let ended = place.run("child", &[]);
-    assert!(ended.passed, "{}", ended.output);
-    let socket = place.client().unwrap().socket().to_path_buf();
-    drop(place);
-
-    // Elsewhere, at the same path beneath the directory, a socket that nobody listens on any more.
-    let place = Place::new();
-    let stale = place.path().join(socket.parent().unwrap().file_name().unwrap()).join("broker.sock");
-    std::fs::create_dir(stale.parent().unwrap()).unwrap();
+    let stale = socket_in(&place);
     drop(UnixListener::bind(&stale).unwrap());
-    assert!(stale.exists());
+    assert!(stale.exists(), "a socket that nobody listens on any more");
     let ended = place.run("child", &[]);
     assert!(ended.passed, "{}", ended.output);
+}
+
+#[test]
+fn a_broker_that_leaves_while_a_test_waits_is_replaced() {
+    let place = Place::new();
+    let listener = UnixListener::bind(socket_in(&place)).unwrap();
+    let leaving = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read(&mut [0; 4096]).unwrap()
+    });
+    let ended = place.run("child", &[]);
+    assert!(ended.passed, "{}", ended.output);
+    assert!(leaving.join().unwrap() > 0, "the first broker had the request");
+}
+
+#[test]
+fn a_broker_that_says_that_it_leaves_is_replaced() {
+    let place = Place::new();
+    let listener = UnixListener::bind(socket_in(&place)).unwrap();
+    let leaving = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _request = stream.read(&mut [0; 4096]).unwrap();
+        let problem = r#"{"type":"shutting-down","status":503,"title":"the broker is going away"}"#;
+        let head = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: ";
+        write!(stream, "{head}{}\r\n\r\n{problem}", problem.len()).unwrap();
+    });
+    let ended = place.run("child", &[]);
+    assert!(ended.passed, "{}", ended.output);
+    leaving.join().unwrap();
 }
 
 #[test]
@@ -84,7 +115,6 @@ fn whoever_else_listens_there_is_no_broker() {
     let socket = place.path().join("other.sock");
     let listener = UnixListener::bind(&socket).unwrap();
     let talker = std::thread::spawn(move || {
-        use std::io::{Read as _, Write as _};
         let (mut stream, _) = listener.accept().unwrap();
         let _request = stream.read(&mut [0; 4096]).unwrap();
         stream.write_all(b"SSH-2.0-OpenSSH_9.2\r\n\r\n").unwrap();
@@ -114,7 +144,6 @@ fn a_broker_of_another_protocol_says_so() {
     let socket = place.path().join("newer.sock");
     let listener = UnixListener::bind(&socket).unwrap();
     let newer = std::thread::spawn(move || {
-        use std::io::{Read as _, Write as _};
         let (mut stream, _) = listener.accept().unwrap();
         let mut request = [0; 4096];
         let read = stream.read(&mut request).unwrap();
@@ -132,6 +161,6 @@ fn a_broker_of_another_protocol_says_so() {
 /// Where the children's broker would be is worked out by the same code; this is what they rely on.
 #[test]
 fn this_crate_is_a_workspace_of_its_own() {
-    let workspace = Workspace::find(std::path::Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let workspace = Workspace::find(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
     assert!(workspace.root().ends_with("crates/testenv"), "{workspace:?}");
 }
