@@ -157,6 +157,9 @@ pub struct Lease {
     pub env: BTreeMap<String, String>,
     /// Shell command that connects a client.
     pub connect_command: String,
+    /// When the data outlives the lease. With `unless-passed`, the test has to say that it passed.
+    #[serde(default)]
+    pub keep: KeepPolicy,
     /// Unix socket on which one already authenticated session can be taken over, if it was asked for and is
     /// there. Connect, and receive one message: the server's bytes from `AuthenticationOk` to `ReadyForQuery`
     /// as data, and the session's file descriptor as `SCM_RIGHTS`.

@@ -89,7 +89,6 @@ impl Asked {
             lease: lease.clone(),
             client: held.client(),
             connection: Mutex::new(held),
-            keep: request.keep,
             reports_itself: true,
         })
     }
@@ -105,7 +104,6 @@ pub(crate) struct Held {
     pub(crate) lease: Lease,
     client: Client,
     connection: Mutex<client::Held>,
-    keep: Option<KeepPolicy>,
     #[cfg(feature = "tokio-postgres")]
     handover: Mutex<Option<String>>,
     /// Whether dropping tells the broker how the test ended. A scope that watches the test does it better.
@@ -120,8 +118,8 @@ impl Held {
 
     /// Tells the broker that the test passed, if that changes what it keeps.
     pub(crate) fn tell_passed(&self) -> Result<(), Error> {
-        match self.keep {
-            Some(KeepPolicy::UnlessPassed) => self.tell(Outcome::Passed).map(drop),
+        match self.lease.keep {
+            KeepPolicy::UnlessPassed => self.tell(Outcome::Passed).map(drop),
             _ => Ok(()),
         }
     }

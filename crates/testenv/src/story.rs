@@ -129,6 +129,7 @@ mod tests {
             socket: String::new(),
             env: BTreeMap::new(),
             connect_command: String::new(),
+            keep: testenv_api::KeepPolicy::Failed,
             handover: None,
             timings: Timings::default(),
         }

@@ -196,11 +196,11 @@ fn keep_never_keeps_nothing() {
     assert_eq!(kept(&place), []);
 }
 
-#[test]
-fn a_test_that_passes_says_so_where_that_matters() {
+/// Checks that a passing child says that it passed, told by the broker's record of its attempt.
+fn assert_says_that_it_passed(variables: &[(&str, &str)]) {
     let place = Place::new();
-    let attempt = [("TESTENV_KEEP", "unless-passed"), ("NEXTEST_ATTEMPT_ID", "run-1:bin$child_passes")];
-    let ended = place.run("child_passes", &attempt);
+    let attempt = [("NEXTEST_ATTEMPT_ID", "run-1:bin$child_passes")];
+    let ended = place.run("child_passes", &[variables, &attempt].concat());
     assert!(ended.passed, "{}", ended.output);
     let client = place.client().unwrap();
     let ended = until(|| {
@@ -211,4 +211,14 @@ fn a_test_that_passes_says_so_where_that_matters() {
     assert_eq!(ended[0].attempt.as_deref(), Some("run-1:bin$child_passes"));
     assert_eq!(ended[0].outcome, Some(Outcome::Passed));
     assert_eq!(ended[0].kept, None);
+}
+
+#[test]
+fn a_test_that_passes_says_so_where_that_matters() {
+    assert_says_that_it_passed(&[("TESTENV_KEEP", "unless-passed")]);
+
+    let workspace = tempfile::tempdir().unwrap();
+    let config = "[broker]\nkeep = \"unless-passed\"\n\n[services.database]\nservice = \"postgres\"\n";
+    std::fs::write(workspace.path().join("testenv.toml"), config).unwrap();
+    assert_says_that_it_passed(&[("TESTENV_WORKSPACE", workspace.path().to_str().unwrap())]);
 }

@@ -86,6 +86,7 @@ async fn lease(core: &Arc<Core>, peer: Peer, request: &LeaseRequest) -> Result<R
         env: spec.env(&endpoint)?,
         socket: spec.socket(&endpoint),
         connect_command: connect_command.clone(),
+        keep: core.keep_policy(request),
         handover: offer.as_ref().map(Offer::path),
         timings,
         host: endpoint.host,

@@ -361,6 +361,16 @@ impl Core {
         self.pump(&mut state);
     }
 
+    /// When the data of this lease outlives it.
+    pub(crate) fn keep_policy(&self, request: &LeaseRequest) -> KeepPolicy {
+        request.keep.unwrap_or(match self.roles.config().broker.keep {
+            KeepConfig::Failed => KeepPolicy::Failed,
+            KeepConfig::UnlessPassed => KeepPolicy::UnlessPassed,
+            KeepConfig::Always => KeepPolicy::Always,
+            KeepConfig::Never => KeepPolicy::Never,
+        })
+    }
+
     /// Registers a lease that is about to be told to its test.
     #[expect(clippy::too_many_arguments, reason = "a lease is what all of these say together")]
     pub(crate) fn hold(
@@ -374,12 +384,7 @@ impl Core {
         connect_command: &str,
         events: mpsc::Sender<Event>,
     ) {
-        let keep = request.keep.unwrap_or(match self.roles.config().broker.keep {
-            KeepConfig::Failed => KeepPolicy::Failed,
-            KeepConfig::UnlessPassed => KeepPolicy::UnlessPassed,
-            KeepConfig::Always => KeepPolicy::Always,
-            KeepConfig::Never => KeepPolicy::Never,
-        });
+        let keep = self.keep_policy(request);
         let key = loan.key.clone();
         let labels = LeaseLabels {
             role: key.role.clone(),
