@@ -1,1 +1,26 @@
-//! Placeholder.
+//! For testenv's own tests: workspaces that the real program serves, and what is left of them afterwards.
+//!
+//! Everything here uses the program as its users do: as a process, through its socket, with real servers.
+//! Nothing here is a mock, and nothing waits without a bound. Only tests depend on this crate.
+
+#![forbid(unsafe_code)]
+
+mod cache;
+mod inventory;
+mod machine;
+mod processes;
+mod program;
+mod sql;
+pub mod torture;
+mod user;
+mod wait;
+mod workspace;
+
+pub use inventory::{Inventory, Places};
+pub use machine::{Loop, have, postgres_dir};
+pub use processes::{ProcessInfo, alive, of_place};
+pub use program::{Ran, run};
+pub use sql::{Sql, redis};
+pub use user::{User, is_root, needs_root, skip};
+pub use wait::{until, within};
+pub use workspace::TestWorkspace;
