@@ -134,8 +134,8 @@ pub fn wrap(wrapped: Wrapped) -> Result<Ended, WrapError> {
     let workspace = Workspace::find(&wrapped.current_dir).map_err(WrapError::Workspace)?;
     let leases = acquire(&workspace, &requests)?;
     command.envs(leases.env());
-    let policy = |request: &LeaseRequest| request.keep.unwrap_or_default();
-    if requests.iter().all(|request| matches!(policy(request), KeepPolicy::Never | KeepPolicy::Always)) {
+    let all = |fits: fn(KeepPolicy) -> bool| leases.held().iter().all(|held| fits(held.lease().keep));
+    if all(|keep| matches!(keep, KeepPolicy::Never | KeepPolicy::Always)) {
         for held in leases.held() {
             rustix::io::fcntl_setfd(held, FdFlags::empty()).map_err(|errno| spawn_error(errno.into()))?;
         }
@@ -149,7 +149,7 @@ pub fn wrap(wrapped: Wrapped) -> Result<Ended, WrapError> {
     let kept = match status.success() {
         false => leases.ended(Outcome::Failed),
         // Where only failures are kept, silence is enough.
-        true if requests.iter().all(|request| policy(request) == KeepPolicy::Failed) => Vec::new(),
+        true if all(|keep| keep != KeepPolicy::UnlessPassed) => Vec::new(),
         true => leases.ended(Outcome::Passed),
     };
     Ok(Ended { status, kept })
