@@ -122,7 +122,7 @@ pub struct Engine {
 }
 
 /// First line of the answer to `POST /v1/leases`: a running, ready, prepared dependency.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Lease {
     /// Unique for the broker's life.
@@ -167,6 +167,21 @@ pub struct Lease {
     pub handover: Option<String>,
     /// Where the time went.
     pub timings: Timings,
+}
+
+impl fmt::Debug for Lease {
+    /// Leaves out what logs in: the password, and the URL and environment that hold it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("id", &self.id)
+            .field("role", &self.role)
+            .field("service", &self.service)
+            .field("isolation", &self.isolation)
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("database", &self.database)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Where the time of a lease went, in microseconds.
