@@ -91,7 +91,7 @@ impl Place {
         // These tests run under nextest themselves, and maybe under testenv.
         for (name, _) in std::env::vars_os() {
             let name_text = name.to_string_lossy();
-            if ["NEXTEST", "TESTENV_", "CARGO_TARGET_", "PG", "DATABASE_URL"]
+            if ["NEXTEST", "TESTENV_", "CARGO_TARGET_", "CARGO_BUILD_", "PG", "DATABASE_URL"]
                 .iter()
                 .any(|it| name_text.starts_with(it))
             {
@@ -103,7 +103,6 @@ impl Place {
             .env("TESTENV_RUNTIME_DIR", self.root.join("r"))
             .env("TESTENV_CACHE_DIR", format!("/tmp/testenv-tests-{user}"))
             .env("TESTENV_BIN", &self.program)
-            .env("CARGO_TARGET_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("suite"))
             .env("RUST_BACKTRACE", "0");
         command
     }
