@@ -1,0 +1,12 @@
+//! `#[testenv::test]` with a server of its own for each test, on the session that comes with the lease.
+
+use testenv::Postgres;
+
+async fn on_a_session(db: &Postgres) {
+    let client = db.connect().await.unwrap();
+    for query in schema::QUERIES {
+        client.batch_execute(query).await.unwrap();
+    }
+}
+
+include!(concat!(env!("OUT_DIR"), "/ours.rs"));
