@@ -1,6 +1,13 @@
 //! Tables, sizes and times for people.
 
-use std::io::{self, IsTerminal as _};
+use std::fmt::Display;
+use std::io::{self, IsTerminal as _, Write as _};
+
+/// Writes to standard output. That its reader has left (`testenv status | head -1`) is no error of ours.
+pub(crate) fn say(text: impl Display) {
+    let mut stdout = io::stdout().lock();
+    let _ = write!(stdout, "{text}").and_then(|()| stdout.flush());
+}
 
 /// Whether standard output takes colours.
 pub(crate) fn colours() -> bool {

@@ -26,21 +26,32 @@ pub(crate) fn exit_code_of_spawn(error: &io::Error) -> i32 {
     }
 }
 
+/// How a child ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ChildEnd {
+    pub(crate) status: ExitStatus,
+    /// Whether somebody asked for the end by a signal, such as Ctrl-C.
+    pub(crate) interrupted: bool,
+}
+
 /// Runs the command and waits for it. SIGTERM, SIGHUP, SIGINT and SIGQUIT do not end this process meanwhile;
 /// they are passed on, unless the terminal has given them to the child already.
-pub(crate) fn run_forwarding(command: &mut Command) -> io::Result<ExitStatus> {
+pub(crate) fn run_forwarding(command: &mut Command) -> io::Result<ChildEnd> {
     let mut signals = Signals::new([SIGTERM, SIGHUP, SIGINT, SIGQUIT])?;
     let handle = signals.handle();
     let mut child = command.spawn()?;
     let pid = Pid::from_child(&child);
     let forwarder = thread::spawn(move || {
+        let mut interrupted = false;
         for number in signals.forever() {
+            interrupted = true;
             // Ctrl-C reaches the whole foreground group, and the child is in ours.
             let from_terminal = matches!(number, SIGINT | SIGQUIT) && is_foreground();
             if let (Some(signal), false) = (Signal::from_named_raw(number), from_terminal) {
                 let _ = kill_process(pid, signal);
             }
         }
+        interrupted
     });
     // The child is not reaped before the forwarder has ended, so that no signal can hit another process that
     // got the same id.
@@ -48,8 +59,8 @@ pub(crate) fn run_forwarding(command: &mut Command) -> io::Result<ExitStatus> {
         waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
     {}
     handle.close();
-    let _ = forwarder.join();
-    child.wait()
+    let interrupted = forwarder.join().unwrap_or(false);
+    Ok(ChildEnd { status: child.wait()?, interrupted })
 }
 
 fn is_foreground() -> bool {
@@ -61,7 +72,9 @@ mod tests {
     use super::*;
 
     fn sh(script: &str) -> i32 {
-        exit_code_of(run_forwarding(Command::new("sh").args(["-c", script])).unwrap())
+        let end = run_forwarding(Command::new("sh").args(["-c", script])).unwrap();
+        assert!(!end.interrupted);
+        exit_code_of(end.status)
     }
 
     #[test]

@@ -63,8 +63,13 @@ pub fn exec(
     let mut leases = acquire(workspace, requests)?;
     let (program, args) =
         command.split_first().map_or((OsString::new(), command), |(it, args)| (it.clone(), args));
-    let status = run_forwarding(Command::new(&program).args(args).envs(leases.env()));
-    let code = exit_code_of(status.map_err(|source| ExecError::Spawn { program, source })?);
+    let end = run_forwarding(Command::new(&program).args(args).envs(leases.env()));
+    let end = end.map_err(|source| ExecError::Spawn { program, source })?;
+    let code = exit_code_of(end.status);
+    if end.interrupted {
+        // Stopped on purpose, so there is nothing to look into.
+        return Ok(Ended { code, kept: Vec::new(), incidents: Vec::new() });
+    }
     let outcome = if code == 0 { Outcome::Passed } else { Outcome::Failed };
     let incidents = if code == 0 { Vec::new() } else { leases.incidents(EVENTS_WAIT) };
     Ok(Ended { code, kept: leases.ended(outcome), incidents })

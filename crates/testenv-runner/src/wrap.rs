@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Command, ExitStatus};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::FdFlags;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -141,12 +141,16 @@ pub fn wrap(wrapped: Wrapped) -> Result<Ended, WrapError> {
         }
         return Err(spawn_error(command.exec()));
     }
-    // The process group gets the signal, so the child has it too, and its end is awaited.
-    for signal in [SIGTERM, SIGHUP, SIGINT, SIGQUIT] {
+    // The process group gets the signal, so the child has it too, and its end is awaited. Nextest ends a slow
+    // test by SIGTERM; SIGINT is the user's Ctrl-C, which leaves nothing to look into.
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGHUP, SIGQUIT] {
         let _ = signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)));
     }
+    let _ = signal_hook::flag::register(SIGINT, Arc::clone(&interrupted));
     let status = command.status().map_err(spawn_error)?;
     let kept = match status.success() {
+        false if interrupted.load(Ordering::Relaxed) => Vec::new(),
         false => leases.ended(Outcome::Failed),
         // Where only failures are kept, silence is enough.
         true if all(|keep| keep != KeepPolicy::UnlessPassed) => Vec::new(),

@@ -1,7 +1,7 @@
 //! `testenv broker`: in the foreground, or in a session of its own.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -14,6 +14,7 @@ use testenv_runner::exit_codes;
 
 use crate::args::BrokerArgs;
 use crate::error::CliError;
+use crate::output::say;
 
 /// How long the background process may take until it accepts connections; clients wait a little longer.
 const READY_LIMIT: Duration = Duration::from_secs(25);
@@ -64,9 +65,7 @@ pub(crate) fn broker(workspace: &Workspace, args: &BrokerArgs) -> Result<i32, Cl
 
 /// Tells whoever waits; that nobody may be left to read it does not matter.
 fn say_ready(socket: &Path) {
-    let mut stdout = std::io::stdout();
-    let _ = writeln!(stdout, "ready {}", socket.display());
-    let _ = stdout.flush();
+    say(format_args!("ready {}\n", socket.display()));
 }
 
 /// From here on nobody reads what this process says: its log takes the place of the starter's pipes, which
@@ -104,7 +103,7 @@ fn detach(workspace: &Workspace) -> Result<i32, CliError> {
     });
     match ready.recv_timeout(READY_LIMIT) {
         Ok(line) if line.starts_with("ready ") => {
-            print!("{line}");
+            say(line);
             Ok(exit_codes::OK)
         }
         Ok(_) => {

@@ -8,7 +8,7 @@ use testenv_runner::exit_codes;
 use crate::args::CleanArgs;
 use crate::broker_process::ensure_same_version;
 use crate::error::CliError;
-use crate::output::size;
+use crate::output::{say, size};
 
 /// What the broker says that it removed.
 #[derive(Debug, Deserialize)]
@@ -29,6 +29,6 @@ pub(crate) fn clean(workspace: &Workspace, args: &CleanArgs) -> Result<i32, CliE
         }
         other => other?,
     };
-    println!("freed {}; snapshots in use stay", size(cleaned.freed_bytes));
+    say(format_args!("freed {}; snapshots in use stay\n", size(cleaned.freed_bytes)));
     Ok(exit_codes::OK)
 }

@@ -11,7 +11,7 @@ use testenv_runner::exit_codes;
 use crate::args::DownArgs;
 use crate::broker_process::{Ending, end};
 use crate::error::CliError;
-use crate::output::plural;
+use crate::output::{plural, say};
 
 pub(crate) fn down(workspace: &Workspace, args: &DownArgs) -> Result<i32, CliError> {
     if !args.all {
@@ -21,7 +21,7 @@ pub(crate) fn down(workspace: &Workspace, args: &DownArgs) -> Result<i32, CliErr
     let mut failed = None;
     let sockets = sockets_of_user();
     if sockets.is_empty() {
-        println!("no broker runs");
+        say("no broker runs\n");
     }
     for socket in sockets {
         if let Err(error) = down_one(&socket, args.if_idle) {
@@ -44,18 +44,18 @@ fn down_one(socket: &Path, only_idle: bool) -> Result<(), CliError> {
             // What a killed broker leaves; its successor would replace it as well.
             let stale = fs::remove_file(socket).is_ok();
             let note = if stale { " (removed a stale socket)" } else { "" };
-            println!("no broker runs {whose}{note}");
+            say(format_args!("no broker runs {whose}{note}\n"));
         }
         Ending::Stopped => {
             let leases = health.map_or(0, |health| health.leases);
             let took =
                 if leases > 0 { format!(", and {} with it", plural(leases, "lease")) } else { String::new() };
-            println!("ended the broker {whose}{took}");
+            say(format_args!("ended the broker {whose}{took}\n"));
         }
-        Ending::Killed => println!(
+        Ending::Killed => say(format_args!(
             "killed the broker {whose}, which did not answer; its servers are gone with it, and the next broker \
-             removes the rest"
-        ),
+             removes the rest\n"
+        )),
     }
     Ok(())
 }

@@ -36,7 +36,7 @@ pub(crate) fn run(workspace: &Workspace, args: &RunArgs) -> Result<i32, CliError
     };
     let Some(finished) = run::run(workspace, &options)? else { return Ok(exit_codes::OK) };
     let base = std::env::current_dir().unwrap_or_default();
-    print!("{}", summary(&finished, Palette::new(output::colours()), &base));
+    output::say(summary(&finished, Palette::new(output::colours()), &base));
     Ok(finished.exit_code)
 }
 

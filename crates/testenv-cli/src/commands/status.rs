@@ -9,7 +9,7 @@ use testenv_runner::exit_codes;
 
 use crate::args::StatusArgs;
 use crate::error::CliError;
-use crate::output::{colours, seconds, size, table};
+use crate::output::{colours, say, seconds, size, table};
 
 /// How many characters of a snapshot's key are shown.
 const KEY_SHOWN: usize = 12;
@@ -17,21 +17,21 @@ const KEY_SHOWN: usize = 12;
 pub(crate) fn status(workspace: &Workspace, args: &StatusArgs) -> Result<i32, CliError> {
     let client = Client::of(workspace);
     if args.json {
-        print!("{}", client.get_text("/v1/status")?);
+        say(client.get_text("/v1/status")?);
         return Ok(exit_codes::OK);
     }
     match client.get::<BrokerStatus>("/v1/status") {
         Ok(status) => {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
             let bold = if colours() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
-            print!("{}", render(&status, now, bold));
+            say(render(&status, now, bold));
             Ok(exit_codes::OK)
         }
         Err(error) if error.broker_is_gone() => {
-            println!(
-                "no broker runs for {}; the first test, `testenv exec` or `testenv run` starts one",
+            say(format_args!(
+                "no broker runs for {}; the first test, `testenv exec` or `testenv run` starts one\n",
                 workspace.root().display()
-            );
+            ));
             Ok(exit_codes::OK)
         }
         Err(error) => Err(error.into()),

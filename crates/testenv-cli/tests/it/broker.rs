@@ -54,6 +54,9 @@ fn status_shows_what_is_there() {
     }
     assert!(!status.contains('\x1b'), "colours where no terminal is");
     assert_eq!(place.status().health.version, VERSION);
+    let head = format!("{} status | head -c 1", env!("CARGO_BIN_EXE_testenv"));
+    let mut shell = place.prepare(std::process::Command::new("bash"), &["-o", "pipefail", "-c", &head]);
+    assert!(shell.status().unwrap().success(), "a reader that leaves is no error");
 }
 
 #[test]

@@ -93,6 +93,7 @@ fn signals_reach_the_command_and_its_answer_counts() {
     assert_eq!(lines.next().unwrap().unwrap(), "ready");
     signal(&child, "TERM");
     assert_eq!(child.wait().unwrap().code(), Some(9));
+    assert!(place.status().kept.is_empty(), "what was stopped on purpose leaves nothing to look into");
 }
 
 #[test]

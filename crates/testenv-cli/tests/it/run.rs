@@ -1,12 +1,14 @@
 //! `testenv run` on a suite that knows nothing of testenv.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
 
 use testenv_model::{Case, CaseVerdict, Outcome, Run, RunVerdict, case_verdict, run_verdict};
 use testenv_report::{junit, record};
 
-use crate::support::{Called, Place, sh};
+use crate::support::{Called, Place, eventually, sh, signal};
 
 /// Calls `testenv run --service postgres` with these arguments for testenv and these for nextest.
 fn run(place: &Place, testenv: &[&str], nextest: &[&str]) -> Called {
@@ -96,7 +98,7 @@ fn nothing_is_kept_where_nothing_is_to_be() {
 fn tests_can_share_one_database() {
     let place = Place::with_suite();
     let called = run(&place, &["--per", "run"], &["-E", "test(creates_a)"]).expect(0);
-    assert!(called.stdout.contains("shared by all tests; 1 leases"), "{}", called.stdout);
+    assert!(called.stdout.contains("shared by all tests; 1 lease,"), "{}", called.stdout);
     assert_eq!(record_of(&place).shared_leases.len(), 1);
     // They really share it: the second to create the table fails, and the server is kept.
     let called =
@@ -180,6 +182,16 @@ fn a_run_without_a_report_is_no_success() {
 }
 
 #[test]
+fn a_missing_nextest_is_named() {
+    let place = Place::with_suite();
+    let path = place.dir().join("cargo-without");
+    fs::write(&path, "#!/bin/sh\necho 'error: no such command: `nextest`' >&2\nexit 101\n").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let called = place.call_with(&["run", "--per", "none"], |command| command.env("CARGO", path)).expect(127);
+    called.complains(&["error: cargo has no nextest", "hint: `cargo install --locked cargo-nextest`"]);
+}
+
+#[test]
 fn a_target_runner_that_is_there_already_goes_on_running() {
     let place = Place::with_suite();
     let log = place.dir().join("runner.log");
@@ -200,11 +212,45 @@ fn a_target_runner_that_is_there_already_goes_on_running() {
 }
 
 #[test]
-fn a_lease_that_is_refused_fails_the_test_with_the_reason() {
+fn a_migration_that_fails_is_said_once_and_before_any_test() {
     let place = Place::with_suite();
     place.write("testenv.toml", "[services.db]\nservice = \"postgres\"\nmigrations = \"bad\"\n");
     place.write("bad/1.sql", "CREATE TABLE broken (;");
-    let called = place.call(&["run", "--", "-E", "test(=one)"]).expect(100);
-    called.complains(&["error: no lease of db: ", "1.sql"]);
+    let called = place.call(&["run", "--", "-E", "test(=one)"]).expect(123);
+    assert_eq!(called.stderr.matches("no lease of db: ").count(), 1, "{}", called.stderr);
+    called.complains(&["1.sql"]);
+}
+
+#[test]
+fn a_broker_that_goes_away_meanwhile_fails_the_test_and_not_the_next_run() {
+    let place = Place::with_suite();
+    let cargo = cargo_that(
+        &place,
+        "TESTENV_BIN=/nonexistent TESTENV_RUNTIME_DIR=/nonexistent exec cargo nextest run \"$@\"",
+    );
+    let args = ["run", "--service", "postgres", "--", "-E", "test(=one)"];
+    let called = place.call_with(&args, |command| command.env("CARGO", cargo)).expect(100);
+    called.complains(&["error: no lease of postgres: no broker runs"]);
     assert_eq!(case(&record_of(&place), "one").attempts[0].outcome, Outcome::Failed);
+    run(&place, &[], &["-E", "test(=one)"]).expect(0);
+}
+
+#[test]
+fn an_interrupted_run_ends_soon_with_its_record_and_keeps_nothing() {
+    let place = Place::with_suite();
+    let args = ["run", "--service", "postgres", "--", "--run-ignored", "all", "-E", "test(takes_too_long)"];
+    let mut child = place.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    lines.by_ref().find(|line| line.as_ref().unwrap().contains("Starting 1 test")).unwrap().unwrap();
+    eventually("the test runs", || place.status().leases.iter().any(|lease| lease.test.is_some()));
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    signal(&child, "INT");
+    let rest = std::thread::spawn(move || lines.map_while(Result::ok).collect::<Vec<_>>());
+    let output = child.wait_with_output().unwrap();
+    let stderr = rest.join().unwrap().join("\n");
+    assert_eq!(output.status.code(), Some(100), "{stderr}");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(stdout.contains("testenv: FAILED  1 failed"), "{stdout}");
+    assert_eq!(case(&record_of(&place), "takes_too_long").attempts.len(), 1);
+    assert!(place.status().kept.is_empty());
 }

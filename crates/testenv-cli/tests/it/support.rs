@@ -86,7 +86,8 @@ impl Place {
         self.prepare(Command::new(&self.program), args)
     }
 
-    fn prepare<S: AsRef<OsStr>>(&self, mut command: Command, args: &[S]) -> Command {
+    /// A command in the workspace, with its environment.
+    pub(crate) fn prepare<S: AsRef<OsStr>>(&self, mut command: Command, args: &[S]) -> Command {
         command.args(args).current_dir(self.dir()).stdin(Stdio::null());
         // These tests run under nextest themselves, and maybe under testenv.
         for (name, _) in std::env::vars_os() {

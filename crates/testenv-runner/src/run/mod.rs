@@ -16,13 +16,14 @@ mod timings;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::thread::{self, JoinHandle};
 
 use testenv_api::client::Client;
 use testenv_api::discovery::Workspace;
-use testenv_api::{LeaseRequest, Outcome};
+use testenv_api::{KeepPolicy, LeaseRequest, Outcome};
 use testenv_model::{LeaseUse, Plan, Run, RunVerdict, run_verdict};
 
-use crate::{Leases, WayBack, acquire, exit_codes};
+use crate::{LeaseError, Leases, WayBack, acquire, exit_codes};
 pub use error::RunError;
 use files::Files;
 use nextest::Nextest;
@@ -81,6 +82,7 @@ pub struct Finished {
 /// [`RunError`]; failed tests are no error.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<Option<Finished>, RunError> {
     let nextest = Nextest::new(workspace, options);
+    let prepared = prepare(workspace, &options.leases);
     let listed = nextest.list()?;
     let plan = match nextest.args.option(&["--rerun", "-R", "--stress-count", "--stress-duration"]) {
         Some(option) => Plan::Unknown(format!("`nextest list` knows no {option}")),
@@ -90,6 +92,10 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<Option<Finished>,
         LeasePlan::PerRun(requests) => Some(acquire(workspace, requests)?),
         LeasePlan::PerTest(_) | LeasePlan::None => None,
     };
+    if let Some(prepared) = prepared {
+        // The thread ends by itself: the broker bounds its work, and the client its wait.
+        prepared.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    }
     let files = Files::create(&options.output)?;
     let (code, started) = nextest.run(&files, &listed.triples, shared.as_ref())?;
     if code == exit_codes::OK && nextest.args.option(&["--no-run"]).is_some() {
@@ -112,6 +118,16 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<Option<Finished>,
     run.shared_leases = shared.iter().flat_map(|leases| uses(leases, &kept)).collect();
     let files = files.write(&run)?;
     Ok(Some(Finished { run, skipped: listed.skipped, kept, files, exit_code }))
+}
+
+/// Leases once what each test will lease, and gives it back. So migrations run while cargo builds, their time is
+/// no test's, and a migration that fails is said once instead of by every test.
+fn prepare(workspace: &Workspace, leases: &LeasePlan) -> Option<JoinHandle<Result<(), LeaseError>>> {
+    let LeasePlan::PerTest(requests) = leases else { return None };
+    let keep_nothing =
+        |request: &LeaseRequest| LeaseRequest { keep: Some(KeepPolicy::Never), ..request.clone() };
+    let (workspace, requests) = (workspace.clone(), requests.iter().map(keep_nothing).collect::<Vec<_>>());
+    Some(thread::spawn(move || acquire(&workspace, &requests).map(drop)))
 }
 
 /// Nextest's own code, unless nextest is content and the record is not.

@@ -18,7 +18,7 @@ use super::{LeasePlan, Options, RunError, report_path, runners};
 use crate::child::run_forwarding;
 use crate::{Leases, exit_code_of, exit_codes, wrap};
 
-/// Nextest's exit code when tests failed before they could run: scripts, double spawns and such have others.
+/// Exit code of cargo for an unknown command, and of nextest for a failed build.
 const CARGO_WITHOUT_NEXTEST: i32 = 101;
 
 /// Cargo-nextest with the arguments of one run.
@@ -69,8 +69,8 @@ impl<'a> Nextest<'a> {
             .env(env::BIN, &self.options.testenv)
             .envs(shared.iter().flat_map(|leases| leases.env()));
         let started = SystemTime::now();
-        let status = run_forwarding(&mut command).map_err(RunError::Spawn)?;
-        Ok((exit_code_of(status), started))
+        let end = run_forwarding(&mut command).map_err(RunError::Spawn)?;
+        Ok((exit_code_of(end.status), started))
     }
 
     /// Reads the report that nextest has written since `started`.

@@ -114,7 +114,8 @@ fn set_up(text: &mut String, finished: &Finished) {
     }
     let (p50, p99) = (time(leases.p50_us), time(leases.p99_us));
     let warm = format!("{} % warm", leases.warm * 100 / leases.count);
-    let each = format!("{} leases, p50 {p50}, p99 {p99}, {warm}", leases.count);
+    let plural = if leases.count == 1 { "" } else { "s" };
+    let each = format!("{} lease{plural}, p50 {p50}, p99 {p99}, {warm}", leases.count);
     let value = if finished.run.shared_leases.is_empty() {
         let share = leases.setup_us as f64 * 100.0 / (leases.total_us.max(1)) as f64;
         let (setup, testing) = (time(leases.setup_us), time(leases.total_us.saturating_sub(leases.setup_us)));
@@ -280,7 +281,7 @@ testenv: PASSED  1 flaky · 1 passed · 2 skipped  in 12.3 s
         failed.leases[0].kept = Some("psql -h /run/x".into());
         let expected = "
 testenv: FAILED  1 failed · 0 passed · 1 not run · 2 skipped  in 12.3 s
-  set-up    2.0 % of the tests' time: 200 µs of set-up, 9.8 ms of testing; 1 leases, p50 200 µs, p99 200 µs, 100 % warm
+  set-up    2.0 % of the tests' time: 200 µs of set-up, 9.8 ms of testing; 1 lease, p50 200 µs, p99 200 µs, 100 % warm
   slowest      10 ms  shop::orders pays  (200 µs of set-up)
   failed    shop::orders pays failed
               | thread 'pays' panicked
