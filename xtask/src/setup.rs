@@ -19,6 +19,8 @@ pub(crate) enum Need {
     Everything,
     /// Engines and nextest.
     Suite,
+    /// Everything, and a Docker engine with what builds an image for it.
+    Containers,
 }
 
 /// What was found.
@@ -50,7 +52,7 @@ struct Missing {
 /// # Errors
 /// When something cannot be installed from here: the message has the command to type.
 pub(crate) fn ensure(need: Need) -> Result<Tools> {
-    let everything = need == Need::Everything;
+    let everything = need != Need::Suite;
     let mut missing = Vec::new();
     missing.extend(packages::missing()?);
     missing.extend(nextest::missing());
@@ -58,6 +60,9 @@ pub(crate) fn ensure(need: Need) -> Result<Tools> {
         missing.extend(rust_component("rustfmt", "cargo-fmt"));
         missing.extend(rust_component("clippy", "cargo-clippy"));
         missing.extend(npm::missing());
+    }
+    if need == Need::Containers {
+        missing.extend(packages::missing_containers());
     }
     if !missing.is_empty() {
         install(missing)?;

@@ -100,8 +100,29 @@ pub(super) fn missing() -> Result<Option<Missing>> {
     }))
 }
 
+/// A Docker engine, and mmdebstrap, which makes an image without pulling one.
+pub(super) fn missing_containers() -> Option<Missing> {
+    let wanted = [("dockerd", "docker.io"), ("docker", "docker.io"), ("mmdebstrap", "mmdebstrap")];
+    let lacking =
+        wanted.iter().filter(|(program, _)| run::which(program).is_none()).map(|(_, package)| *package);
+    let mut packages: Vec<_> = lacking.collect();
+    packages.dedup();
+    if packages.is_empty() {
+        return None;
+    }
+    let install = || -> Box<dyn FnOnce() -> Result<()>> {
+        let packages = packages.clone();
+        Box::new(move || run_apt(&packages))
+    };
+    Some(Missing {
+        what: "a Docker engine and mmdebstrap (no service is started)".into(),
+        command: format!("sudo apt-get install -y {}", packages.join(" ")),
+        install: (run::which("apt-get").is_some() && may_install()).then(install),
+    })
+}
+
 /// Installs Debian packages through [`APT`].
-pub(super) fn run_apt(packages: &[&str]) -> Result<()> {
+fn run_apt(packages: &[&str]) -> Result<()> {
     let update = if lists_are_fresh() { "keep" } else { "update" };
     let mut command = if run::is_root() { Command::new("sh") } else { Command::new("sudo") };
     if !run::is_root() {
