@@ -37,10 +37,14 @@ pub(crate) struct Role {
     watched: Vec<PathBuf>,
     server: Slot,
     template: Slot,
+    /// Held while one of its snapshots is made: the template is made from the other.
+    making: tokio::sync::Mutex<()>,
+    /// What is being done for that, for messages.
+    doing: Mutex<String>,
 }
 
 /// A snapshot and what its sources looked like when it was taken from the cache or made.
-type Slot = tokio::sync::Mutex<Option<Made>>;
+type Slot = Arc<tokio::sync::Mutex<Option<Made>>>;
 
 #[derive(Debug)]
 struct Made {
@@ -65,32 +69,45 @@ impl Roles {
     ///
     /// # Errors
     /// [`ProblemKind::NotFound`] naming the roles there are, or what is wrong with the configuration or engine.
-    pub(crate) fn find(&self, request: &LeaseRequest) -> Result<(Arc<Role>, Isolation), Problem> {
-        let mut loaded = self.loaded.lock().expect("no panic while locked");
-        self.reload(&mut loaded);
-        if let Some(problem) = &loaded.problem {
-            return Err(problem.clone());
-        }
-        let (name, config) = choose(&loaded.config, request)?;
-        let role = match loaded.roles.get(&name) {
-            Some(role) => Arc::clone(role),
-            None => {
-                let root = self.options.workspace.root();
-                let spec = Spec::resolve(&name, &config, root, &self.options.path, &self.machine)?;
-                let watched = snapshot::watched_paths(&spec);
-                let role = Role {
-                    spec: Arc::new(spec),
-                    watched,
-                    server: Slot::default(),
-                    template: Slot::default(),
-                };
-                let role = Arc::new(role);
-                loaded.roles.insert(name, Arc::clone(&role));
-                role
+    pub(crate) async fn find(&self, request: &LeaseRequest) -> Result<(Arc<Role>, Isolation), Problem> {
+        let (name, config, seen) = {
+            let mut loaded = self.loaded.lock().expect("no panic while locked");
+            self.reload(&mut loaded);
+            if let Some(problem) = &loaded.problem {
+                return Err(problem.clone());
             }
+            let (name, config) = choose(&loaded.config, request)?;
+            if let Some(role) = loaded.roles.get(&name) {
+                return Ok((Arc::clone(role), isolation(&role.spec, request)?));
+            }
+            (name, config, loaded.seen.clone())
         };
-        let isolation = isolation(&role.spec, request)?;
-        Ok((role, isolation))
+        let found = self.resolve(name.clone(), config).await?;
+        let isolation = isolation(&found.spec, request)?;
+        let mut loaded = self.loaded.lock().expect("no panic while locked");
+        if loaded.seen != seen {
+            return Ok((found, isolation));
+        }
+        Ok((Arc::clone(loaded.roles.entry(name).or_insert(found)), isolation))
+    }
+
+    /// Resolves a role. Engines are run for it, which may take a while: nobody else waits meanwhile.
+    async fn resolve(&self, name: String, config: ServiceConfig) -> Result<Arc<Role>, Problem> {
+        let (options, machine) = (self.options.clone(), Arc::clone(&self.machine));
+        let resolving = tokio::task::spawn_blocking(move || {
+            let spec = Spec::resolve(&name, &config, options.workspace.root(), &options.path, &machine)?;
+            let watched = snapshot::watched_paths(&spec);
+            Ok(Arc::new(Role {
+                spec: Arc::new(spec),
+                watched,
+                server: Slot::default(),
+                template: Slot::default(),
+                making: tokio::sync::Mutex::default(),
+                doing: Mutex::default(),
+            }))
+        });
+        let gone = |_| Err(Problem::new(ProblemKind::Internal, "the role could not be resolved"));
+        resolving.await.unwrap_or_else(gone)
     }
 
     /// All roles, for `GET /v1/services`.
@@ -138,39 +155,65 @@ impl Role {
     /// # Errors
     /// What went wrong in preparing.
     pub(crate) async fn snapshot(
-        &self,
+        self: &Arc<Self>,
         machine: &Arc<Machine>,
         variant: Variant,
         arrived: Instant,
-        progress: impl Fn(&str) + Send + 'static,
     ) -> Result<Arc<Snapshot>, Problem> {
         let slot = match variant {
             Variant::Server => &self.server,
             Variant::Template => &self.template,
         };
-        let mut slot = slot.lock().await;
+        let mut slot = Arc::clone(slot).lock_owned().await;
         if let Some(made) = slot.as_mut()
             && made.sources.is_unchanged()
             && made.snapshot.as_ref().map_or(made.at >= arrived, |snapshot| snapshot.is_there())
         {
             return made.snapshot.clone();
         }
-        let sources = Watch::new(self.watched.clone());
-        let (machine, spec) = (Arc::clone(machine), Arc::clone(&self.spec));
+        // A task of its own: when whoever asked gives up, it goes on for those who come later, and keeps the slot.
+        let (role, machine) = (Arc::clone(self), Arc::clone(machine));
+        let making = tokio::spawn(async move {
+            let _making = role.making.lock().await;
+            let sources = Watch::new(role.watched.clone());
+            let snapshot = role.make(machine, variant).await;
+            role.note("");
+            *slot = Some(Made { sources, at: Instant::now(), snapshot: snapshot.clone() });
+            snapshot
+        });
+        making.await.unwrap_or_else(|_| Err(no_result()))
+    }
+
+    async fn make(
+        self: &Arc<Self>,
+        machine: Arc<Machine>,
+        variant: Variant,
+    ) -> Result<Arc<Snapshot>, Problem> {
+        let role = Arc::clone(self);
         let (sender, receiver) = tokio::sync::oneshot::channel();
         // A thread of its own, which outlives the server it starts: servers die with their thread.
         std::thread::Builder::new()
             .name("prepare".into())
             .spawn(move || {
-                let _ = sender.send(snapshot::ensure(&machine, &spec, variant, &progress));
+                let _ = sender.send(snapshot::ensure(&machine, &role.spec, variant, &|what| role.note(what)));
             })
             .map_err(|error| crate::startup::failed("start a thread", &error))?;
-        let gone =
-            |_| Err(Problem::new(ProblemKind::Internal, "the preparing thread ended without a result"));
-        let snapshot = receiver.await.unwrap_or_else(gone);
-        *slot = Some(Made { sources, at: Instant::now(), snapshot: snapshot.clone() });
-        snapshot
+        receiver.await.unwrap_or_else(|_| Err(no_result()))
     }
+
+    fn note(&self, what: &str) {
+        tracing::debug!(role = self.spec.role, what, "preparing");
+        what.clone_into(&mut self.doing.lock().expect("no panic while locked"));
+    }
+
+    /// What is being done to prepare it; empty when nothing is.
+    pub(crate) fn doing(&self) -> String {
+        self.doing.lock().expect("no panic while locked").clone()
+    }
+}
+
+fn no_result() -> Problem {
+    Problem::new(ProblemKind::Internal, "the preparing thread ended without a result")
 }
 
 fn kind(config: KindConfig) -> ServiceKind {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::FlockOperation;
 use testenv_api::{Problem, ProblemKind};
 use testenv_config::Config;
-use testenv_services::machine::Machine;
+use testenv_services::machine::{Guard, Machine};
 use testenv_services::sandbox::Sandbox;
 
 use crate::{BrokerError, BrokerOptions};
@@ -55,9 +55,11 @@ pub(crate) fn start(options: &BrokerOptions) -> Result<Started, BrokerError> {
         Config::default()
     });
     raise_open_files();
+    let guard = Guard::take(&dir)?;
     let sandbox = Sandbox::enter();
     let cache = config.cache.dir.as_ref().map(|dir| options.workspace.root().join(dir));
-    let machine = Machine::open(&dir, cache.as_deref().unwrap_or(&options.cache_dir), &config, sandbox)?;
+    let machine =
+        Machine::open(&dir, cache.as_deref().unwrap_or(&options.cache_dir), &config, guard, sandbox)?;
     machine.store.evict(config.cache.max_size.as_bytes());
     let listener =
         bind(&socket).map_err(|error| failed(&format!("listen on {}", socket.display()), &error))?;

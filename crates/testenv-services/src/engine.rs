@@ -1,16 +1,24 @@
 //! Engine builds: the server programs found on this machine.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read as _;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 use testenv_api::{Engine, Problem, ProblemKind};
 use testenv_config::{KindConfig, ServiceConfig};
 
-use crate::{Result, inputs, io_problem, machine, process::User};
+use crate::{Result, inputs, io_problem, machine, process, process::User};
+
+/// How long a program may take to say its version.
+const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of that read at the most.
+const MAX_VERSION_TEXT: usize = 64 << 10;
 
 /// A build of an engine: which program, and exactly which.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,22 +110,26 @@ fn usual_dirs(kind: KindConfig, path: &str) -> Vec<PathBuf> {
     dirs
 }
 
+/// What was found out about a program, and what its file looked like then. Locked while it is being found out.
+type Known = Arc<Mutex<Option<(inputs::Fingerprint, Engine)>>>;
+
 /// Asks a program for its version and takes its checksum, once for each state of the file.
 fn inspect(file: &Path, program: &str) -> Result<Engine> {
-    static KNOWN: Mutex<Option<HashMap<PathBuf, (inputs::Fingerprint, Engine)>>> = Mutex::new(None);
+    static KNOWN: Mutex<BTreeMap<PathBuf, Known>> = Mutex::new(BTreeMap::new());
+    let known = {
+        let mut known = KNOWN.lock().expect("no panic while locked");
+        Arc::clone(known.entry(file.to_path_buf()).or_default())
+    };
+    let mut known = known.lock().expect("no panic while locked");
     let fingerprint = inputs::Fingerprint::take([file]);
-    let mut known = KNOWN.lock().expect("no panic while locked");
-    let known = known.get_or_insert_default();
-    if let Some((_, engine)) = known.get(file).filter(|(seen, _)| *seen == fingerprint) {
+    if let Some((_, engine)) = known.as_ref().filter(|(seen, _)| *seen == fingerprint) {
         return Ok(engine.clone());
     }
     let failed = |error: &std::io::Error| Problem {
         kind: ProblemKind::EngineMissing,
         ..io_problem(format!("run {} --version", file.display()), error)
     };
-    let output =
-        Command::new(file).arg("--version").stdin(Stdio::null()).output().map_err(|error| failed(&error))?;
-    let text = String::from_utf8_lossy(&output.stdout);
+    let text = version_text(file).map_err(|error| failed(&error))?;
     let version = parse_version(&text)
         .ok_or_else(|| failed(&std::io::Error::other(format!("no version in its answer: {text:?}"))))?;
     let bytes = fs::read(file).map_err(|error| failed(&error))?;
@@ -126,8 +138,37 @@ fn inspect(file: &Path, program: &str) -> Result<Engine> {
         version: version.to_owned(),
         sha256: inputs::hex(&Sha256::digest(&bytes)),
     };
-    known.insert(file.to_path_buf(), (fingerprint, engine.clone()));
+    *known = Some((fingerprint, engine.clone()));
     Ok(engine)
+}
+
+/// What a program prints when asked for its version, if it does so in time.
+fn version_text(file: &Path) -> std::io::Result<String> {
+    let mut child = Command::new(file)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let (deadline, mut text) = (Instant::now() + VERSION_TIMEOUT, Vec::new());
+    let read = child.stdout.take().map_or(Ok(()), |mut stdout| {
+        let mut chunk = [0; 4096];
+        while text.len() < MAX_VERSION_TEXT {
+            if !process::readable(stdout.as_fd(), deadline.saturating_duration_since(Instant::now()))? {
+                let limit = VERSION_TIMEOUT.as_secs();
+                return Err(std::io::Error::other(format!("it did not say its version within {limit} s")));
+            }
+            match stdout.read(&mut chunk)? {
+                0 => break,
+                count => text.extend_from_slice(&chunk[..count]),
+            }
+        }
+        Ok(())
+    });
+    // It has said all there is to say; a program that does not end after that is ended.
+    let _ = child.kill();
+    let _ = child.wait();
+    read.map(|()| String::from_utf8_lossy(&text).into_owned())
 }
 
 /// The version in `postgres (PostgreSQL) 15.18 (Debian …)` or `Redis server v=7.0.15 sha=…`.

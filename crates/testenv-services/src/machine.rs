@@ -41,6 +41,23 @@ pub struct Machine {
     next_socket_dir: AtomicU64,
 }
 
+/// The lock that every process of a workspace's broker holds.
+#[derive(Debug)]
+pub struct Guard(File);
+
+impl Guard {
+    /// Takes it, ending processes of an earlier broker that still hold it.
+    ///
+    /// Call this before [`Sandbox::enter`]: inside a user namespace of its own, a broker may not look at the
+    /// processes of an earlier one, which are in another.
+    ///
+    /// # Errors
+    /// When such processes do not end.
+    pub fn take(runtime_dir: &Path) -> Result<Self> {
+        sweep::guard(runtime_dir).map(Self)
+    }
+}
+
 impl Machine {
     /// Looks at the machine, and removes what an earlier broker of the same workspace left behind.
     ///
@@ -48,15 +65,22 @@ impl Machine {
     ///
     /// # Errors
     /// When a directory cannot be used, or the configuration demands what the machine does not allow.
-    pub fn open(runtime_dir: &Path, cache_dir: &Path, config: &Config, sandbox: Sandbox) -> Result<Self> {
+    pub fn open(
+        runtime_dir: &Path,
+        cache_dir: &Path,
+        config: &Config,
+        Guard(guard): Guard,
+        sandbox: Sandbox,
+    ) -> Result<Self> {
         let user = sandbox::server_user();
-        let guard = sweep::guard(runtime_dir)?;
         let store = Store::open(cache_dir)?;
-        let sockets = fresh_dir(&runtime_dir.join("s"))?;
         let workspace = runtime_dir.file_name().unwrap_or_default().to_owned();
         let (dir, storage) = storage(runtime_dir, &workspace, cache_dir, config, &sandbox)?;
-        check_reachable(&dir, user.as_ref(), "cache.dir")?;
-        let (strategy, why) = strategy(store.dir(), &dir, config.cache.fork, &sandbox)?;
+        let usable = check_reachable(&dir, user.as_ref(), "cache.dir").and_then(|()| {
+            let strategy = strategy(store.dir(), &dir, config.cache.fork, &sandbox)?;
+            Ok((strategy, fresh_dir(&runtime_dir.join("s"))?))
+        });
+        let ((strategy, why), sockets) = usable.inspect_err(|_| remove_forks(&dir, &sandbox))?;
         let (first, last) = config.pool.ports;
         Ok(Self {
             forks: ForkRoot::new(dir, strategy, user.clone()),
@@ -75,10 +99,7 @@ impl Machine {
     /// Removes what the broker has in directories that others see. Call it last.
     pub fn clear(&self) {
         let _ = fs::remove_dir_all(&self.sockets);
-        if self.sandbox.may_mount {
-            let _ = fork::unmount(self.forks.dir());
-        }
-        let _ = fs::remove_dir_all(self.forks.dir());
+        remove_forks(self.forks.dir(), &self.sandbox);
     }
 
     /// A new directory for the sockets of one server, closed to other users.
@@ -114,6 +135,14 @@ impl Machine {
             ))
             .hint("end some leases, or raise `cache.tmpfs_size` in testenv.toml"))
     }
+}
+
+/// Removes the directory of the forks, and the file system that may be mounted there.
+fn remove_forks(dir: &Path, sandbox: &Sandbox) {
+    if sandbox.may_mount {
+        let _ = fork::unmount(dir);
+    }
+    let _ = fs::remove_dir_all(dir);
 }
 
 fn free_bytes(dir: &Path) -> u64 {

@@ -7,6 +7,7 @@
 #![expect(unsafe_code, reason = "setting up a child between fork and exec, and freeing System V memory")]
 
 use std::ffi::OsString;
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
@@ -58,9 +59,11 @@ pub(crate) struct Process {
     pidfd: OwnedFd,
     process_group: bool,
     /// Let go after the process has ended, since that dies with it.
-    _parent: Option<Parent>,
+    parent: Option<Parent>,
 }
 
+/// How long a process may take to stop before its children are looked for.
+const STOP_PATIENCE: Duration = Duration::from_millis(50);
 /// Stack of a thread that only starts a process and waits, in bytes.
 const PARENT_STACK: usize = 128 << 10;
 
@@ -98,7 +101,7 @@ pub(crate) fn spawn(spawn: &Spawn<'_>, output: OwnedFd) -> io::Result<Process> {
     };
     let pid = Pid::from_child(&child);
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
-    Ok(Process { child, pidfd, process_group: spawn.process_group, _parent: parent })
+    Ok(Process { child, pidfd, process_group: spawn.process_group, parent })
 }
 
 /// A thread that a process was started from, and that ends when this is dropped.
@@ -117,7 +120,10 @@ fn in_pid_namespace(mut command: Command) -> io::Result<(Child, Parent)> {
     let parent = move || {
         // SAFETY: affects only which namespace this thread's children are born into, and it has but one.
         let unshared = unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID) };
-        let _ = give.send(unshared.map_err(io::Error::from).and_then(|()| command.spawn()));
+        let child = unshared.map_err(io::Error::from).and_then(|()| command.spawn());
+        // It holds the process' outputs open, whose end is how the end of the process is noticed.
+        drop(command);
+        let _ = give.send(child);
         let _ = wait.recv();
     };
     std::thread::Builder::new().name("parent".into()).stack_size(PARENT_STACK).spawn(parent)?;
@@ -147,6 +153,9 @@ impl Process {
 
     /// Kills it, with all of its process group or PID namespace, and waits until it is gone.
     pub(crate) fn kill(&mut self) {
+        if self.parent.is_none() {
+            self.kill_children();
+        }
         let _ = self.signal(Signal::KILL);
         if self.process_group {
             let _ = rustix::process::kill_process_group(Pid::from_child(&self.child), Signal::KILL);
@@ -154,6 +163,31 @@ impl Process {
         // SIGKILL cannot be refused, so this ends as soon as the kernel has torn the process down.
         let _ = self.child.wait();
     }
+}
+
+impl Process {
+    /// Kills what it started itself, where there is no PID namespace that does. A busy backend of PostgreSQL
+    /// would not notice the end of its server before its query is done.
+    fn kill_children(&self) {
+        // Stopped, it starts nothing more, and takes notice of no child's end, so that no number is used again.
+        let pid = self.pid();
+        let _ = self.signal(Signal::STOP);
+        let deadline = Instant::now() + STOP_PATIENCE;
+        while !is_stopped(pid) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        for child in children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
+            let _ = rustix::process::kill_process(child, Signal::KILL);
+        }
+    }
+}
+
+/// Whether a process is stopped, or has ended.
+fn is_stopped(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    state.is_none_or(|state| "TtZX".contains(state))
 }
 
 impl Drop for Process {
@@ -249,6 +283,18 @@ mod tests {
         let mut rest = String::new();
         output.read_to_string(&mut rest).unwrap();
         assert_eq!(rest, "");
+    }
+
+    #[test]
+    fn killing_it_kills_its_children_whatever_group_they_are_in() {
+        use std::io::Read as _;
+        let (mut process, mut output) = run("setsid sleep 60 & echo started; wait", false);
+        let mut started = [0; 8];
+        output.read_exact(&mut started).unwrap();
+        process.kill();
+        // The end of the output is the end of the last process that has it.
+        assert!(readable(output.as_fd(), Duration::from_secs(10)).unwrap());
+        assert_eq!(output.read(&mut [0; 8]).unwrap(), 0);
     }
 
     #[test]

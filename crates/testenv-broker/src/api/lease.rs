@@ -51,20 +51,12 @@ async fn lease(core: &Arc<Core>, peer: Peer, request: &LeaseRequest) -> Result<R
     // Opened before anything is waited for: the process that asks is alive now, so this cannot be another
     // that got its number later.
     let process = peer.pid.and_then(watch);
-    let (role, isolation) = core.roles.find(request)?;
+    let (role, isolation) = core.roles.find(request).await?;
     let limit = core.roles.config().pool.wait.as_duration();
     let limit = request.wait_ms.map_or(limit, |wait| limit.min(Duration::from_millis(wait)));
-    let doing = Arc::new(std::sync::Mutex::new(String::new()));
-    let noted = Arc::clone(&doing);
-    let progress = move |what: &str| {
-        tracing::debug!(what, "preparing");
-        what.clone_into(&mut noted.lock().expect("no panic while locked"));
-    };
-    let acquired = tokio::time::timeout(limit, core.acquire(&role, isolation, arrived, progress)).await;
-    let (mut loan, mut timings) = acquired.unwrap_or_else(|_| {
-        let doing = doing.lock().expect("no panic while locked").clone();
-        Err(timed_out(core, &role.spec.role, limit, &doing))
-    })?;
+    let acquired = tokio::time::timeout(limit, core.acquire(&role, isolation, arrived)).await;
+    let (mut loan, mut timings) =
+        acquired.unwrap_or_else(|_| Err(timed_out(core, &role.spec.role, limit, &role.doing())))?;
     let id = core.next_id();
     let item = loan.item();
     let spec = Arc::clone(&item.spec);

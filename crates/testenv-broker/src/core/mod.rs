@@ -97,8 +97,22 @@ struct Active {
     log_position: u64,
     server_pid: u32,
     exited: Arc<AtomicBool>,
+    told: bool,
     connect_command: String,
     events: mpsc::Sender<Event>,
+}
+
+impl Active {
+    /// Tells the test, once, that its server has ended, if it has.
+    fn tell_if_exited(&mut self) {
+        if !self.told && self.exited.load(Ordering::Acquire) {
+            self.told = true;
+            let _ = self.events.try_send(Event::ServerExited {
+                reason: "the server ended while it was leased".into(),
+                log_tail: self.log.tail_since(self.log_position, LOG_LINES),
+            });
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -150,14 +164,13 @@ impl Core {
     /// Why there is none. Waits without a bound of its own; the caller gives it one.
     pub(crate) async fn acquire(
         &self,
-        role: &Role,
+        role: &Arc<Role>,
         isolation: Isolation,
         arrived: Instant,
-        progress: impl Fn(&str) + Send + 'static,
     ) -> Result<(Loan, Timings), Problem> {
         self.lock().last_use = arrived;
         let variant = if isolation == Isolation::Namespace { Variant::Template } else { Variant::Server };
-        let snapshot = role.snapshot(&self.machine, variant, arrived, progress).await?;
+        let snapshot = role.snapshot(&self.machine, variant, arrived).await?;
         let prepared = Instant::now();
         let key = PoolKey { role: role.spec.role.clone(), isolation, snapshot: snapshot.key.clone() };
         let max_warm = if isolation == Isolation::Shared { 0 } else { self.roles.config().pool.warm };
@@ -346,13 +359,8 @@ impl Core {
     /// A server has ended: takes it out of the pool, tells whoever holds it.
     fn clear_exited(&self, key: &PoolKey) {
         let mut state = self.lock();
-        for active in
-            state.leases.values().filter(|active| active.key == *key && active.exited.load(Ordering::Acquire))
-        {
-            let _ = active.events.try_send(Event::ServerExited {
-                reason: "the server ended while it was leased".into(),
-                log_tail: active.log.tail_since(active.log_position, LOG_LINES),
-            });
+        for active in state.leases.values_mut().filter(|active| active.key == *key) {
+            active.tell_if_exited();
         }
         let Some(entry) = state.pools.get_mut(key) else { return };
         for loan in entry.pool.take_warm(|loan| loan.item.as_ref().is_some_and(Item::has_exited)) {
@@ -395,7 +403,7 @@ impl Core {
         let item = loan.item();
         let (log, log_position, server_pid) = (item.log(), item.log_position(), item.server().pid());
         let exited = item.server().exited();
-        let active = Active {
+        let mut active = Active {
             key,
             request: request.clone(),
             pid,
@@ -407,10 +415,14 @@ impl Core {
             log_position,
             server_pid,
             exited,
+            told: false,
             connect_command: connect_command.to_owned(),
             events,
         };
-        self.lock().leases.insert(id.to_owned(), active);
+        let mut state = self.lock();
+        // It may have ended on its way here, when nobody knew yet whom to tell.
+        active.tell_if_exited();
+        state.leases.insert(id.to_owned(), active);
     }
 
     /// The end of a lease: its server is kept or goes.

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use testenv_api::{Problem, ProblemKind, ServiceKind};
 
-use super::wire::Connection;
+use super::wire::{Connection, WireError};
 use super::{STATEMENT_TIMEOUT, admin, execute, quote_name, quote_text};
 use crate::fork::{self, Strategy};
 use crate::machine::Machine;
@@ -40,8 +40,35 @@ pub struct Host {
 
 #[derive(Debug)]
 struct Admin {
-    connection: Connection,
+    endpoint: Endpoint,
+    /// `None` after it broke: tests are superusers, and some end every session but their own.
+    connection: Option<Connection>,
     next_oid: u32,
+}
+
+impl Admin {
+    /// Runs a statement, in a new session if the old one is gone.
+    fn execute(&mut self, sql: &str, doing: &str) -> Result<()> {
+        let had_one = self.connection.is_some();
+        let mut done = self.try_to(sql)?;
+        if had_one && done.as_ref().is_err_and(WireError::session_is_gone) {
+            done = self.try_to(sql)?;
+        }
+        done.map_err(|error| super::statement_problem(&format!("failed to {doing}"), &error))
+    }
+
+    fn try_to(&mut self, sql: &str) -> Result<Result<(), WireError>> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => admin(&self.endpoint, "postgres")?,
+        };
+        let done = connection.run(sql, Instant::now() + STATEMENT_TIMEOUT).map(drop);
+        // After anything but an answer to this very statement, what comes next could be the answer to it.
+        if done.as_ref().err().is_none_or(|error| !error.session_is_gone()) {
+            self.connection = Some(connection);
+        }
+        Ok(done)
+    }
 }
 
 /// A database of its own in a shared server. Dropping it drops the database.
@@ -62,7 +89,8 @@ impl Host {
     pub fn new(machine: Arc<Machine>, snapshot: Arc<Snapshot>, mut server: Server) -> Result<Arc<Self>> {
         server.session = None;
         let connection = admin(&server.endpoint, "postgres")?;
-        let admin = Mutex::new(Admin { connection, next_oid: FIRST_OID });
+        let endpoint = server.endpoint.clone();
+        let admin = Mutex::new(Admin { endpoint, connection: Some(connection), next_oid: FIRST_OID });
         Ok(Arc::new(Self { server, snapshot, machine, admin }))
     }
 
@@ -88,23 +116,24 @@ impl Host {
                 let sql = format!(
                     "CREATE DATABASE {quoted} TEMPLATE {STUB} OWNER {owner} STRATEGY wal_log OID = {oid}"
                 );
-                execute(&mut admin.connection, &sql, "create a database").map_err(failed)?;
+                admin.execute(&sql, "create a database").map_err(failed)?;
                 let mounted = self.mount(template, oid, in_user_namespace);
                 let overlay = mounted.map_err(|error| {
-                    let _ =
-                        execute(&mut admin.connection, &format!("DROP DATABASE {quoted}"), "drop a database");
+                    let _ = admin.execute(&format!("DROP DATABASE {quoted}"), "drop a database");
                     io_problem("mount a database's files", &error)
                 })?;
-                self.copy_settings(&mut admin, template, oid)?;
                 Some(overlay)
             }
             _ => {
                 let template = quote_name(&self.server.endpoint.database);
                 let sql = format!("CREATE DATABASE {quoted} TEMPLATE {template} OWNER {owner}");
-                execute(&mut admin.connection, &sql, "create a database").map_err(failed)?;
+                admin.execute(&sql, "create a database").map_err(failed)?;
                 None
             }
         };
+        if self.snapshot.template().is_none_or(|template| template.has_settings) {
+            self.copy_settings(&mut admin, name)?;
+        }
         drop(admin);
         let endpoint = Endpoint { database: name.to_owned(), ..self.server.endpoint.clone() };
         Ok(Database { host: Arc::clone(self), endpoint, overlay })
@@ -130,22 +159,20 @@ impl Host {
     }
 
     /// `ALTER DATABASE … SET` of the template holds for its clones too, which `CREATE DATABASE` does not see to.
-    fn copy_settings(&self, admin: &mut Admin, template: Template, oid: u32) -> Result<()> {
-        if !template.has_settings {
-            return Ok(());
-        }
+    fn copy_settings(&self, admin: &mut Admin, name: &str) -> Result<()> {
+        let (template, clone) = (quote_text(&self.server.endpoint.database), quote_text(name));
         let sql = format!(
-            "INSERT INTO pg_catalog.pg_db_role_setting SELECT {oid}, setrole, setconfig \
-             FROM pg_catalog.pg_db_role_setting WHERE setdatabase = {}",
-            template.database_oid
+            "INSERT INTO pg_catalog.pg_db_role_setting SELECT clone.oid, setrole, setconfig \
+             FROM pg_catalog.pg_db_role_setting JOIN pg_catalog.pg_database template ON template.oid = setdatabase, \
+             pg_catalog.pg_database clone WHERE template.datname = {template} AND clone.datname = {clone}"
         );
-        execute(&mut admin.connection, &sql, "copy the database's settings").map(drop)
+        admin.execute(&sql, "copy the database's settings")
     }
 
     fn drop_database(&self, database: &Database) -> Result<()> {
         let name = quote_name(&database.endpoint.database);
         let mut admin = self.admin.lock().expect("no panic while locked");
-        let run = |admin: &mut Admin, sql: &str| execute(&mut admin.connection, sql, "drop a database");
+        let run = |admin: &mut Admin, sql: &str| admin.execute(sql, "drop a database");
         if let Some((target, changes)) = &database.overlay {
             run(&mut admin, &format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false"))?;
             let text = quote_text(&database.endpoint.database);

@@ -27,6 +27,17 @@ pub(crate) enum WireError {
 }
 
 impl WireError {
+    /// Whether the session cannot be used any more: it failed, the time was up, or the server ended it.
+    pub(crate) fn session_is_gone(&self) -> bool {
+        match self {
+            Self::Io(_) => true,
+            // Class 57P: the administrator, a crash, or the end of the server.
+            Self::Server { message, .. } => {
+                message.split(' ').nth(1).is_some_and(|code| code.starts_with("57P"))
+            }
+        }
+    }
+
     /// Whether the time was up.
     pub(crate) fn timed_out(&self) -> bool {
         matches!(self, Self::Io(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut))
