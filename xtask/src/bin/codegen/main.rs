@@ -13,7 +13,10 @@ use anyhow::{Context as _, Result, bail};
 fn main() -> Result<()> {
     let check = std::env::args().skip(1).any(|argument| argument == "--check");
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
-    let pages: [(PathBuf, String); 1] = [(docs.join("configuration.md"), configuration::page()?)];
+    let pages: [(PathBuf, String); 2] = [
+        (docs.join("configuration.md"), configuration::page()?),
+        (docs.join("openapi.json"), with_last_newline(testenv_broker::openapi())),
+    ];
     let mut stale = Vec::new();
     for (path, text) in pages {
         if fs::read_to_string(&path).is_ok_and(|old| old == text) {
@@ -35,4 +38,11 @@ fn main() -> Result<()> {
         );
     }
     Ok(())
+}
+
+fn with_last_newline(mut text: String) -> String {
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
 }
