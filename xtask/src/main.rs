@@ -14,6 +14,7 @@ mod hygiene;
 mod run;
 mod setup;
 mod test;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,8 @@ usage: cargo xtask <command>
   bench [--quick] [--docker] [NAME..]
                                      measure testenv beside its peers; writes docs/benchmarks.{md,json}
   codegen [--check]                  write the generated pages of docs/, or fail when they are stale
+  torture [--kills N] [--seed N] [--nobody] [--unprivileged]
+                                     kill tests and brokers at random moments, 1,000 times, and look at what is left
   setup                              only install what is missing
   hygiene                            only check licences, crates and the edges between our own crates
 ";
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
     let done = match command {
         "test" => test::test(rest),
         "demo" => demo::demo(rest),
+        "torture" => torture::torture(rest),
         "bench" => bench::bench(rest),
         "codegen" => codegen::codegen(rest),
         "setup" => setup::ensure(setup::Need::Everything).map(drop),

@@ -42,7 +42,7 @@ impl Inventory {
     pub fn take(places: &Places) -> Self {
         Self {
             processes: processes::of_place(&places.base),
-            mounts: mounts(&places.base),
+            mounts: mounts(&places.runtime),
             files: files(places),
             segments: segments()
                 .into_iter()
@@ -83,16 +83,17 @@ impl Places {
     }
 }
 
-/// Mounts at or of something below `base`, in the mount namespaces of all processes.
-pub(crate) fn mounts(base: &Path) -> Vec<String> {
-    let base = base.display().to_string();
+/// Mounts that a workspace's broker made, in the mount namespaces of all processes. Wherever it makes one, the
+/// name of its runtime directory is part of the path.
+fn mounts(runtime: &Path) -> Vec<String> {
+    let name = runtime.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut seen = BTreeSet::new();
     let mut found = BTreeSet::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Ok(namespace) = fs::read_link(entry.path().join("ns/mnt")) else { continue };
         if seen.insert(namespace) {
             let table = fs::read_to_string(entry.path().join("mountinfo")).unwrap_or_default();
-            found.extend(table.lines().filter(|line| line.contains(&base)).map(str::to_owned));
+            found.extend(table.lines().filter(|line| line.contains(&name)).map(str::to_owned));
         }
     }
     found.into_iter().collect()

@@ -10,6 +10,7 @@ mod inventory;
 mod machine;
 mod processes;
 mod program;
+mod session;
 mod sql;
 pub mod torture;
 mod user;
@@ -18,8 +19,9 @@ mod workspace;
 
 pub use inventory::{Inventory, Places};
 pub use machine::{Loop, have, postgres_dir};
-pub use processes::{ProcessInfo, alive, of_place};
+pub use processes::{ProcessInfo, alive, of_place as processes_of};
 pub use program::{Ran, run};
+pub use session::take_session;
 pub use sql::{Sql, redis};
 pub use user::{User, is_root, needs_root, skip};
 pub use wait::{until, within};

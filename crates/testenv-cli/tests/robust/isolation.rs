@@ -8,11 +8,7 @@ fn namespace() -> LeaseRequest {
 }
 
 fn request(isolation: Isolation) -> LeaseRequest {
-    LeaseRequest {
-        role: Some("database".into()),
-        isolation: Some(isolation),
-        ..LeaseRequest::default()
-    }
+    LeaseRequest { role: Some("database".into()), isolation: Some(isolation), ..LeaseRequest::default() }
 }
 
 /// Forty databases one after the other, each as it was prepared, whatever the one before did.
@@ -28,11 +24,13 @@ fn forty_databases(workspace: &TestWorkspace) {
         let rows: Vec<String> = sql.column("SELECT name FROM items ORDER BY id").unwrap();
         assert_eq!(rows, ["one", "two", "three"], "database {number}");
         let tables: i64 = sql
-            .one("SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace")
+            .one(
+                "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace",
+            )
             .unwrap();
         assert_eq!(tables, 1, "database {number}");
         assert_eq!(sql.one::<String>("SHOW work_mem").unwrap(), "3MB", "ALTER DATABASE … SET is copied");
-        assert_eq!(sql.one::<bool>("SELECT has_table_privilege('reader', 'items', 'SELECT')").unwrap(), true);
+        assert!(sql.one::<bool>("SELECT has_table_privilege('reader', 'items', 'SELECT')").unwrap());
         sql.run(
             "CREATE TABLE more AS SELECT g, repeat('x', 500) FROM generate_series(1, 2000) g;
              INSERT INTO items (name) SELECT 'dirt' FROM generate_series(1, 500);
@@ -65,7 +63,8 @@ fn forty_databases(workspace: &TestWorkspace) {
 
 /// A workspace whose database has settings and roles, served by a certain version.
 fn settled(bin_dir: &std::path::Path, more: &str) -> TestWorkspace {
-    let roles = "CREATE ROLE reader; GRANT SELECT ON items TO reader; ALTER DATABASE app SET work_mem = '3MB';";
+    let roles =
+        "CREATE ROLE reader; GRANT SELECT ON items TO reader; ALTER DATABASE app SET work_mem = '3MB';";
     let config = CONFIG.replacen('\n', &format!("\nbin_dir = \"{}\"\n", bin_dir.display()), 1);
     TestWorkspace::new(TESTENV)
         .config(&format!("{config}{more}"))
@@ -100,7 +99,9 @@ fn a_server_s_lease_is_a_whole_server_of_its_own() {
     let workspace = workspace("");
     let (one, two) = (workspace.lease("database"), workspace.lease("database"));
     let (first, second) = (Sql::connect(one.lease()).unwrap(), Sql::connect(two.lease()).unwrap());
-    first.run("CREATE ROLE somebody; ALTER SYSTEM SET work_mem = '5MB'; CREATE DATABASE another").unwrap_err();
+    first
+        .run("CREATE ROLE somebody; ALTER SYSTEM SET work_mem = '5MB'; CREATE DATABASE another")
+        .unwrap_err();
     for statement in ["CREATE ROLE somebody", "CREATE DATABASE another", "DELETE FROM items"] {
         first.run(statement).unwrap();
     }
@@ -120,7 +121,8 @@ fn a_server_s_lease_is_a_whole_server_of_its_own() {
 #[test]
 fn shared_leases_see_one_database() {
     let workspace = workspace("");
-    let (one, two) = (workspace.lease_as(&request(Isolation::Shared)), workspace.lease_as(&request(Isolation::Shared)));
+    let (one, two) =
+        (workspace.lease_as(&request(Isolation::Shared)), workspace.lease_as(&request(Isolation::Shared)));
     assert_eq!(one.lease().url, two.lease().url);
     Sql::connect(one.lease()).unwrap().run("INSERT INTO items (name) VALUES ('four')").unwrap();
     let seen: i64 = Sql::connect(two.lease()).unwrap().one("SELECT count(*) FROM items").unwrap();
@@ -189,7 +191,8 @@ fn redis_has_no_namespaces_and_says_what_to_ask_for() {
     let workspace = prepared(TestWorkspace::new(TESTENV), "");
     let role = Some("cache".into());
     let isolation = Some(Isolation::Namespace);
-    let message = workspace.try_lease(&LeaseRequest { role, isolation, ..LeaseRequest::default() }).unwrap_err();
+    let message =
+        workspace.try_lease(&LeaseRequest { role, isolation, ..LeaseRequest::default() }).unwrap_err();
     crate::assert_says(&message, &["Redis has no namespaces", "isolation `server`"]);
     workspace.end();
 }

@@ -10,11 +10,15 @@ fn postgres(lines: &str) -> TestWorkspace {
 
 #[test]
 fn a_migration_that_fails_is_named_with_its_line() {
-    let workspace = postgres("migrations = \"migrations\"")
-        .file("migrations/1_items.sql", MIGRATION)
-        .file("migrations/2_broken.sql", "CREATE TABLE fine (id int);\n\nALTER TABLE missing ADD COLUMN x int;\n");
+    let workspace = postgres("migrations = \"migrations\"").file("migrations/1_items.sql", MIGRATION).file(
+        "migrations/2_broken.sql",
+        "CREATE TABLE fine (id int);\n\nALTER TABLE missing ADD COLUMN x int;\n",
+    );
     let message = workspace.refusal("database");
-    assert_says(&message, &["preparing database: migrations/2_broken.sql failed", "relation \"missing\" does not exist"]);
+    assert_says(
+        &message,
+        &["preparing database: migrations/2_broken.sql failed", "relation \"missing\" does not exist"],
+    );
     workspace.write("migrations/2_broken.sql", "CREATE TABLE fine (id int);\n\nSELEC 1;\n");
     let message = workspace.refusal("database");
     assert_says(&message, &["syntax error", "at migrations/2_broken.sql:3"]);
@@ -32,7 +36,10 @@ fn a_migration_that_hangs_is_ended_and_named() {
     let _ = workspace.try_lease(&role());
     let begun = Instant::now();
     let message = workspace.refusal("database");
-    assert_says(&message, &["migrations/2_sleep.sql", "2 s", "pg_sleep", "raise `prepare_timeout` of services.database"]);
+    assert_says(
+        &message,
+        &["migrations/2_sleep.sql", "2 s", "pg_sleep", "raise `prepare_timeout` of services.database"],
+    );
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     workspace.end();
 }
@@ -70,7 +77,8 @@ fn a_command_prepares_with_the_environment_of_the_role() {
     )
     .file("schema.sql", MIGRATION);
     let held = workspace.lease("database");
-    let names: Vec<String> = Sql::connect(held.lease()).unwrap().column("SELECT name FROM items ORDER BY id").unwrap();
+    let names: Vec<String> =
+        Sql::connect(held.lease()).unwrap().column("SELECT name FROM items ORDER BY id").unwrap();
     assert_eq!(names, ["one", "two", "three", "seed"]);
     drop(held);
     workspace.end();
@@ -98,7 +106,10 @@ fn a_new_migration_is_seen_by_the_next_lease_and_only_it_is_applied() {
     workspace.write("migrations/2_items.sql", "CREATE TABLE others (id int);");
     let third = workspace.lease("database");
     let sql = Sql::connect(third.lease()).unwrap();
-    assert_eq!(sql.one::<i64>("SELECT count(*) FROM pg_class WHERE relname IN ('items', 'others')").unwrap(), 1);
+    assert_eq!(
+        sql.one::<i64>("SELECT count(*) FROM pg_class WHERE relname IN ('items', 'others')").unwrap(),
+        1
+    );
     drop((first, second, third));
     workspace.end();
 }
@@ -115,13 +126,33 @@ fn seeds_come_after_migrations_and_redis_takes_commands() {
         .file("seed.sql", "UPDATE items SET price = 9 WHERE name = 'two';")
         .file("seed.redis", "# a comment\nSET greeting \"hello world\"\nLPUSH list 1 2 3\n");
     let (db, cache) = (workspace.lease("database"), workspace.lease("cache"));
-    let prices: Vec<i32> = Sql::connect(db.lease()).unwrap().column("SELECT price FROM items ORDER BY id").unwrap();
+    let prices: Vec<i32> =
+        Sql::connect(db.lease()).unwrap().column("SELECT price FROM items ORDER BY id").unwrap();
     assert_eq!(prices, [7, 9, 7]);
     let mut redis = testkit::redis(cache.lease()).unwrap();
     let greeting: String = redis::cmd("GET").arg("greeting").query(&mut redis).unwrap();
     let length: i64 = redis::cmd("LLEN").arg("list").query(&mut redis).unwrap();
     assert_eq!((greeting.as_str(), length), ("hello world", 3));
     drop((db, cache));
+    workspace.end();
+}
+
+#[test]
+fn who_gives_up_waiting_does_not_have_it_prepared_again() {
+    let workspace =
+        postgres("migrations = { command = \"echo once >> count; sleep 2\", inputs = [] }").own_cache();
+    for _ in 0..3 {
+        let impatient = testenv_api::LeaseRequest { wait_ms: Some(600), ..role() };
+        let message = workspace.try_lease(&impatient).unwrap_err();
+        assert_says(&message, &["no database within 600 ms", "last seen"]);
+    }
+    let namespace = Some(testenv_api::Isolation::Namespace);
+    let held = (
+        workspace.lease("database"),
+        workspace.lease_as(&testenv_api::LeaseRequest { isolation: namespace, ..role() }),
+    );
+    assert_eq!(std::fs::read_to_string(workspace.root().join("count")).unwrap(), "once\n");
+    drop(held);
     workspace.end();
 }
 

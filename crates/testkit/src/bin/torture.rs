@@ -12,7 +12,7 @@ use testkit::{User, is_root};
 
 fn main() -> ExitCode {
     if let Some(code) = torture::main() {
-        return code;
+        return ExitCode::from(code);
     }
     match parse() {
         Ok(options) => torment(&options),

@@ -1,7 +1,7 @@
 //! A client of the torture: a process that leases, and works on what it leased until it is told to end or is
 //! killed. It checks all the time that its data is there, and nobody else's.
 
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -72,8 +72,9 @@ enum Trouble {
     Data(String),
 }
 
-/// Is a client, if the environment says so. Prints one line that says how it went.
-pub fn main() -> Option<ExitCode> {
+/// Is a client, if the environment says so. Prints one line that says how it went; the exit code that this
+/// program then has to have.
+pub fn main() -> Option<u8> {
     let spec = std::env::var(CLIENT_ENV).ok()?;
     let spec: ClientSpec = serde_json::from_str(&spec).expect("a client's specification");
     let (code, line) = live(&spec);
@@ -81,7 +82,7 @@ pub fn main() -> Option<ExitCode> {
     {
         println!("{}", line.replace('\n', " / "));
     }
-    Some(ExitCode::from(code))
+    Some(code)
 }
 
 fn live(spec: &ClientSpec) -> (u8, String) {
