@@ -11,6 +11,8 @@ use crate::args::StatusArgs;
 use crate::error::CliError;
 use crate::output::{colours, say, seconds, size, table};
 
+/// How many snapshots are shown, the latest used first.
+const SNAPSHOTS_SHOWN: usize = 8;
 /// How many characters of a snapshot's key are shown.
 const KEY_SHOWN: usize = 12;
 
@@ -116,9 +118,11 @@ fn kept(status: &BrokerStatus, bold: (&str, &str)) -> String {
 }
 
 fn snapshots(status: &BrokerStatus, now: u64, bold: (&str, &str)) -> String {
-    let rows: Vec<Vec<String>> = status
-        .snapshots
+    let mut snapshots: Vec<_> = status.snapshots.iter().collect();
+    snapshots.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.used_unix_seconds));
+    let rows: Vec<Vec<String>> = snapshots
         .iter()
+        .take(SNAPSHOTS_SHOWN)
         .map(|snapshot| {
             vec![
                 snapshot.key.chars().take(KEY_SHOWN).collect(),
@@ -128,7 +132,16 @@ fn snapshots(status: &BrokerStatus, now: u64, bold: (&str, &str)) -> String {
             ]
         })
         .collect();
-    table("snapshots", &["key", "size", "used", "content"], &rows, bold)
+    let mut text = table("snapshots", &["key", "size", "used", "content"], &rows, bold);
+    if snapshots.len() > SNAPSHOTS_SHOWN {
+        let all = snapshots.iter().map(|snapshot| snapshot.bytes).fold(0, u64::saturating_add);
+        text += &format!(
+            "  … {} in all, {}; `testenv clean` removes those not in use\n",
+            snapshots.len(),
+            size(all)
+        );
+    }
+    text
 }
 
 #[cfg(test)]
@@ -200,5 +213,13 @@ snapshots
 ";
         let expected = expected.replace("VERSION", VERSION).replace("used    content", "used      content");
         assert_eq!(render(&status, 1030, ("", "")), expected);
+
+        let many = vec![status.snapshots[0].clone(); 10];
+        let text = render(&BrokerStatus { snapshots: many, ..status }, 1030, ("", ""));
+        assert_eq!(text.matches("0123456789ab").count(), SNAPSHOTS_SHOWN);
+        assert!(
+            text.ends_with("  … 10 in all, 170.0 MiB; `testenv clean` removes those not in use\n"),
+            "{text}"
+        );
     }
 }
