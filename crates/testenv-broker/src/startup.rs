@@ -1,7 +1,7 @@
 //! Before the first request: one broker per workspace, its directory, its socket.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -21,6 +21,9 @@ const SOCKET_PATH_LIMIT: usize = 107;
 const LONGEST_BELOW: &str = "/s/9999999/.s.PGSQL.65535.lock";
 /// How long a broker that holds the lock may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long one that listens may take to answer before it is taken to hang.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A broker that is about to serve.
 #[derive(Debug)]
@@ -121,7 +124,7 @@ fn take_lock(dir: &Path, socket: &Path) -> Result<File, BrokerError> {
             Err(error) => return Err(problem(error.into()).into()),
         }
         // Whoever holds the lock is starting, serving or going; in the last case the lock comes free.
-        if UnixStream::connect(socket).is_ok() {
+        if is_served(socket) {
             return Err(BrokerError::AlreadyRunning { socket: socket.to_path_buf() });
         }
         if Instant::now() > deadline {
@@ -134,6 +137,20 @@ fn take_lock(dir: &Path, socket: &Path) -> Result<File, BrokerError> {
             .into());
         }
         std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Whether a broker is there for whoever connects. One that was killed can be connected to for a moment longer,
+/// until the kernel has closed everything that it had; one that hangs is there, and clients are told so.
+fn is_served(socket: &Path) -> bool {
+    let asked = UnixStream::connect(socket).and_then(|mut stream| {
+        stream.set_read_timeout(Some(ANSWER_PATIENCE))?;
+        stream.write_all(b"GET /v1/health HTTP/1.1\r\nhost: testenv\r\nconnection: close\r\n\r\n")?;
+        stream.read(&mut [0; 16])
+    });
+    match asked {
+        Ok(length) => length > 0,
+        Err(error) => matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut),
     }
 }
 
@@ -174,6 +191,20 @@ mod tests {
         let _listener = bind(&socket).unwrap();
         UnixStream::connect(&socket).unwrap();
         assert_eq!(fs::metadata(&socket).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_broker_that_is_dying_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("broker.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let Ok(held) = take_lock(dir.path(), &socket) else { panic!("nobody has the lock yet") };
+        let dying = std::thread::spawn(move || {
+            drop(listener.accept());
+            drop((listener, held));
+        });
+        assert!(take_lock(dir.path(), &socket).is_ok());
+        dying.join().unwrap();
     }
 
     #[test]
