@@ -30,6 +30,8 @@ pub struct TestWorkspace {
     user: User,
     cache: PathBuf,
     through: Vec<OsString>,
+    /// Whether that command becomes the workspace's user itself.
+    becomes_user: bool,
     env: Vec<(OsString, OsString)>,
     places: Places,
 }
@@ -64,7 +66,7 @@ impl TestWorkspace {
             cache: cache.clone(),
             segments_before: Places::segments_now(),
         };
-        Self { base, program, user, cache, through: Vec::new(), env: Vec::new(), places }
+        Self { base, program, user, cache, through: Vec::new(), becomes_user: false, env: Vec::new(), places }
     }
 
     /// Writes `testenv.toml`.
@@ -101,6 +103,13 @@ impl TestWorkspace {
     pub fn through(mut self, command: &[&str]) -> Self {
         self.through = command.iter().map(OsString::from).collect();
         self
+    }
+
+    /// The same with a command that needs the test's own rights, and becomes the workspace's user itself.
+    #[must_use]
+    pub fn through_to_user(mut self, command: &[&str]) -> Self {
+        self.becomes_user = true;
+        self.through(command)
     }
 
     /// Sets an environment variable of the program.
@@ -172,7 +181,9 @@ impl TestWorkspace {
             command.env_remove(inherited);
         }
         command.envs(self.environment()).current_dir(self.root());
-        self.user.apply(command);
+        if !self.becomes_user {
+            self.user.apply(command);
+        }
     }
 
     /// The program with these arguments.

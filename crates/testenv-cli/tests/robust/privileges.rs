@@ -60,6 +60,40 @@ fn root_and_an_ordinary_user_at_once() {
 }
 
 #[test]
+fn another_user_of_the_machine_gets_at_no_data() {
+    if !needs_root("to become another user") {
+        return;
+    }
+    let workspace = workspace("");
+    let (db, cache) = (workspace.lease("database"), workspace.lease("cache"));
+    let nobody = |script: &str| {
+        let mut command = Command::new("sh");
+        User::Nobody.apply(command.args(["-c", script]));
+        run(&mut command, Duration::from_secs(10))
+    };
+    for place in [db.lease().socket.as_str(), cache.lease().socket.as_str()] {
+        let ran = nobody(&format!("ls {place}/. || cat {place}"));
+        assert_says(&ran.stderr, &["Permission denied"]);
+    }
+    let data = format!("/proc/{}/root{}/f", workspace.broker_pid().unwrap(), workspace.runtime().display());
+    assert_ne!(nobody(&format!("ls {data}/*/*")).code, Some(0));
+    let url = &db.lease().url;
+    assert!(url.contains(&db.lease().password) && db.lease().password.len() >= 16);
+    for secret in [&db.lease().password, &cache.lease().password] {
+        let ran = nobody(&format!(
+            "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -c {secret} | grep -v grep"
+        ));
+        // The one that is found is the search itself.
+        assert!(matches!(ran.stdout.trim(), "" | "0" | "1"), "{secret} is in a command line: {}", ran.stdout);
+    }
+    let open = redis::Client::open(format!("redis://127.0.0.1:{}/", cache.lease().port)).unwrap();
+    let refused = open.get_connection().and_then(|mut open| redis::cmd("PING").query::<String>(&mut open));
+    assert_says(&refused.unwrap_err().to_string(), &["NOAUTH"]);
+    drop((db, cache));
+    workspace.end();
+}
+
+#[test]
 fn root_that_may_not_mount_copies_and_says_so() {
     if !needs_root("to give up the right to mount") {
         return;
@@ -87,31 +121,24 @@ fn an_overlay_that_is_demanded_but_not_allowed_is_told() {
 
 #[test]
 fn an_ordinary_user_without_user_namespaces_copies() {
-    if !needs_root("to forbid user namespaces to somebody else") {
+    if !needs_root("to change the root directory") {
         return;
     }
-    // In a user namespace of its own, whose limit of further ones is 0.
-    let script = "echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --reuid 65534 --regid 65534 --clear-groups -- \"$@\"";
-    let through = [
-        "unshare",
-        "--user",
-        "--map-users=0,0,65536",
-        "--map-groups=0,0,65536",
-        "--mount-proc",
-        "--pid",
-        "--fork",
-        "--mount",
-        "sh",
-        "-c",
-        script,
-        "sh",
-    ];
-    let probe = run(Command::new(through[0]).args(&through[1..]).arg("true"), Duration::from_secs(10));
-    if probe.code != Some(0) {
-        return testkit::skip(&format!("unshare cannot do it: {}", probe.said().trim()));
-    }
-    let limited = prepared(TestWorkspace::new(TESTENV), "");
-    drop(limited);
+    // The kernel gives no user namespace to a process whose root directory is not that of its mounts.
+    let workspace = prepared(TestWorkspace::of_user(TESTENV, User::Nobody), "");
+    let root = workspace.base().join("root");
+    fs::create_dir(&root).unwrap();
+    let root = root.display();
+    let script = format!("mount --rbind / {root} && exec chroot --userspec=65534:65534 {root} \"$@\"");
+    let through = ["unshare", "--mount", "sh", "-c", &script, "sh"];
+    let forbidden = ["unshare", "--user", "true"];
+    let tried = run(Command::new(through[0]).args(&through[1..]).args(forbidden), Duration::from_secs(10));
+    assert_says(&tried.stderr, &["unshare failed: Operation not permitted"]);
+    let workspace = workspace.through_to_user(&through);
+    works(&workspace);
+    let status = workspace.status();
+    assert!(status.fork_strategy.contains("no overlay: unshare: Operation not permitted"), "{status:?}");
+    workspace.end();
 }
 
 #[test]

@@ -2,7 +2,10 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixListener;
 use std::thread;
+use std::time::Duration;
 
+use rustix::process::{Pid, Signal};
+use testenv_api::LeaseRequest;
 use testkit::TestWorkspace;
 
 use crate::{TESTENV, assert_says, workspace};
@@ -27,8 +30,7 @@ fn a_killed_broker_s_socket_directories_and_forks_are_gone_after_the_next_start(
     let workspace = workspace("");
     let held = (workspace.lease("database"), workspace.lease("cache"));
     let pid = workspace.broker_pid().unwrap();
-    let broker = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
-    rustix::process::kill_process(broker, rustix::process::Signal::KILL).unwrap();
+    kill(pid);
     assert!(held.0.lease().socket.starts_with(&*workspace.runtime().to_string_lossy()));
     let next = workspace.lease("database");
     assert_ne!(workspace.broker_pid().unwrap(), pid);
@@ -102,6 +104,96 @@ fn something_else_that_listens_there_is_no_reason_to_hang() {
     assert_says(&message, &["the broker did not answer", "not an answer that a broker gives"]);
     fs::remove_file(workspace.socket()).unwrap();
     workspace.end();
+}
+
+#[test]
+fn a_broker_killed_while_it_prepares_leaves_nothing_that_is_in_the_way() {
+    let workspace = workspace("").own_cache();
+    let request = LeaseRequest { role: Some("database".into()), ..LeaseRequest::default() };
+    for moment in 0..8 {
+        workspace.start().unwrap();
+        let asked = workspace.client().ask(&request, Duration::from_secs(30)).unwrap();
+        thread::sleep(Duration::from_millis(60 * moment));
+        kill(workspace.broker_pid().unwrap());
+        drop(asked);
+    }
+    let held = workspace.lease("database");
+    assert_eq!(
+        testkit::Sql::connect(held.lease()).unwrap().one::<i64>("SELECT count(*) FROM items").unwrap(),
+        3
+    );
+    drop(held);
+    let snapshots = fs::read_dir(workspace.base().join("c/snapshots")).unwrap().flatten();
+    let unfinished: Vec<_> =
+        snapshots.map(|it| it.file_name()).filter(|it| it.to_string_lossy().starts_with('.')).collect();
+    assert!(unfinished.is_empty(), "{unfinished:?}");
+    workspace.end();
+}
+
+#[test]
+fn two_brokers_that_prepare_the_same_at_once_do_not_disturb_each_other() {
+    let one = workspace("").own_cache();
+    let two = workspace("").cache(one.base().join("c"));
+    let leases = thread::scope(|scope| {
+        let leases = [scope.spawn(|| one.lease("database")), scope.spawn(|| two.lease("database"))];
+        leases.map(|lease| lease.join().unwrap())
+    });
+    for held in &leases {
+        let sql = testkit::Sql::connect_url(&held.lease().url).unwrap();
+        assert_eq!(sql.one::<i64>("SELECT count(*) FROM items").unwrap(), 3);
+    }
+    drop(leases);
+    two.end();
+    one.end();
+}
+
+#[test]
+fn a_broker_that_hangs_is_ended_by_down() {
+    let workspace = workspace("");
+    let held = workspace.lease("database");
+    let pid = workspace.broker_pid().unwrap();
+    let broker = Pid::from_raw(pid.cast_signed()).unwrap();
+    rustix::process::kill_process(broker, Signal::STOP).unwrap();
+    let patient = workspace.client().with_answer_limit(Duration::from_millis(300));
+    let error = patient.get_text("/v1/status").unwrap_err().to_string();
+    assert_says(&error, &["did not answer GET /v1/status in time", "testenv down"]);
+    let ran = workspace.down().expect_success();
+    assert_says(&ran.stdout, &["killed the broker"]);
+    drop(held);
+    drop(workspace.lease("database"));
+    workspace.end();
+}
+
+#[test]
+fn a_broker_s_descriptors_and_threads_do_not_grow_with_what_it_has_done() {
+    let workspace = workspace("[pool]\nwarm = 2\n");
+    let count = |what: &str| {
+        let pid = workspace.broker_pid().unwrap();
+        fs::read_dir(format!("/proc/{pid}/{what}")).unwrap().count()
+    };
+    let use_it = |times: usize| {
+        for _ in 0..times {
+            drop((workspace.lease("database"), workspace.lease("cache")));
+        }
+        testkit::until(Duration::from_secs(10), || {
+            let pools = workspace.status().pools;
+            let busy: usize = pools.iter().map(|pool| pool.leased + pool.starting).sum();
+            if busy == 0 { Ok(()) } else { Err(format!("{pools:?}")) }
+        });
+    };
+    use_it(5);
+    let before = (count("fd"), count("task"));
+    use_it(40);
+    testkit::until(Duration::from_secs(15), || {
+        let after = (count("fd"), count("task"));
+        let few = after.0 <= before.0 + 10 && after.1 <= before.1 + 6;
+        if few { Ok(()) } else { Err(format!("before {before:?}, after {after:?}")) }
+    });
+    workspace.end();
+}
+
+fn kill(pid: u32) {
+    rustix::process::kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL).unwrap();
 }
 
 #[test]
