@@ -93,6 +93,43 @@ fn without_a_tmpfs_servers_live_on_disk() {
     workspace.end();
 }
 
+/// Root that may not mount, on a machine whose `/dev/shm` is a directory on disk.
+fn without_any_tmpfs(more: &str) -> Option<TestWorkspace> {
+    if !needs_root("to take /dev/shm away and to give up the right to mount") {
+        return None;
+    }
+    let workspace = workspace(more);
+    let disk = workspace.base().join("shm");
+    fs::create_dir(&disk).unwrap();
+    let script = format!(
+        "mount --bind '{}' /dev/shm && exec setpriv --bounding-set -sys_admin -- \"$@\"",
+        disk.display()
+    );
+    Some(workspace.through(&["unshare", "--mount", "sh", "-c", &script, "sh"]))
+}
+
+#[test]
+fn a_machine_without_any_tmpfs_is_noticed() {
+    let Some(workspace) = without_any_tmpfs("") else { return };
+    let held = workspace.lease("database");
+    assert_eq!(Sql::connect(held.lease()).unwrap().one::<i64>("SELECT count(*) FROM items").unwrap(), 3);
+    let status = workspace.status();
+    assert_says(&status.fork_storage, &["disk (", "no tmpfs: unshare: Operation not permitted"]);
+    drop(held);
+    workspace.end();
+}
+
+#[test]
+fn a_tmpfs_that_is_demanded_but_not_there_is_told() {
+    let Some(workspace) = without_any_tmpfs("[cache]\nstorage = \"tmpfs\"\n") else { return };
+    let message = workspace.refusal("database");
+    assert_says(
+        &message,
+        &["no tmpfs for servers' data", "Operation not permitted", "cache.storage = \"auto\""],
+    );
+    workspace.assert_nothing_left();
+}
+
 #[test]
 fn a_snapshot_that_was_damaged_is_made_again() {
     let workspace = workspace("").own_cache();
