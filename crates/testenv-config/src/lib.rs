@@ -268,9 +268,7 @@ impl Config {
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let config: Self = toml::from_str(text)
             .map_err(|source| ConfigError::Parse { path: path.to_path_buf(), source: Box::new(source) })?;
-        config
-            .check()
-            .map_err(|(at, what)| ConfigError::Invalid { path: path.to_path_buf(), at, what })?;
+        config.check().map_err(|(at, what)| ConfigError::Invalid { path: path.to_path_buf(), at, what })?;
         Ok(config)
     }
 

@@ -1,5 +1,7 @@
+use std::time::Duration;
+
 use testenv_api::{Isolation, LeaseRequest};
-use testkit::{Sql, TestWorkspace, postgres_dir, skip};
+use testkit::{Sql, TestWorkspace, postgres_dir, skip, until};
 
 use crate::{CONFIG, MIGRATION, TESTENV, prepared, workspace};
 
@@ -166,6 +168,26 @@ fn a_test_may_drop_its_database_and_create_it_again() {
     let held = workspace.lease_as(&namespace());
     assert_eq!(Sql::connect(held.lease()).unwrap().one::<i64>("SELECT count(*) FROM items").unwrap(), 3);
     drop(held);
+    workspace.end();
+}
+
+#[test]
+fn a_test_may_rename_its_database() {
+    let workspace = workspace("");
+    let held = workspace.lease_as(&namespace());
+    let name = held.lease().database.clone();
+    let postgres = Sql::connect_to(held.lease(), "postgres").unwrap();
+    postgres
+        .run(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"))
+        .unwrap();
+    postgres.run(&format!("ALTER DATABASE \"{name}\" RENAME TO renamed")).unwrap();
+    drop(held);
+    until(Duration::from_secs(10), || {
+        match postgres.one::<i64>("SELECT count(*) FROM pg_database WHERE datname = 'renamed'").unwrap() {
+            0 => Ok(()),
+            _ => Err("the renamed database is still there".to_owned()),
+        }
+    });
     workspace.end();
 }
 

@@ -28,6 +28,8 @@ const STUB: &str = "testenv_stub";
 /// First object id given to clones: far above what a prepared database has used, far below where they wrap.
 const FIRST_OID: u32 = 1_000_000_000;
 
+type Rows = Vec<Vec<Option<String>>>;
+
 /// A server whose database can be cloned.
 #[derive(Debug)]
 pub struct Host {
@@ -48,7 +50,7 @@ struct Admin {
 
 impl Admin {
     /// Runs a statement, in a new session if the old one is gone.
-    fn execute(&mut self, sql: &str, doing: &str) -> Result<()> {
+    fn execute(&mut self, sql: &str, doing: &str) -> Result<Rows> {
         let had_one = self.connection.is_some();
         let mut done = self.try_to(sql)?;
         if had_one && done.as_ref().is_err_and(WireError::session_is_gone) {
@@ -57,12 +59,12 @@ impl Admin {
         done.map_err(|error| super::statement_problem(&format!("failed to {doing}"), &error))
     }
 
-    fn try_to(&mut self, sql: &str) -> Result<Result<(), WireError>> {
+    fn try_to(&mut self, sql: &str) -> Result<Result<Rows, WireError>> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => admin(&self.endpoint, "postgres")?,
         };
-        let done = connection.run(sql, Instant::now() + STATEMENT_TIMEOUT).map(drop);
+        let done = connection.run(sql, Instant::now() + STATEMENT_TIMEOUT);
         // After anything but an answer to this very statement, what comes next could be the answer to it.
         if done.as_ref().err().is_none_or(|error| !error.session_is_gone()) {
             self.connection = Some(connection);
@@ -77,8 +79,17 @@ pub struct Database {
     host: Arc<Host>,
     /// Where it is.
     pub endpoint: Endpoint,
-    /// Mounted directory in the server's data, and where its changes are kept.
-    overlay: Option<(PathBuf, PathBuf)>,
+    overlay: Option<Overlay>,
+}
+
+/// The files of a database.
+#[derive(Debug)]
+struct Overlay {
+    oid: u32,
+    /// Its directory in the server's data, over which they are mounted.
+    target: PathBuf,
+    /// What was changed of them.
+    changes: PathBuf,
 }
 
 impl Host {
@@ -140,12 +151,7 @@ impl Host {
     }
 
     /// Mounts the prepared database's files at the place of database `oid`.
-    fn mount(
-        &self,
-        template: Template,
-        oid: u32,
-        in_user_namespace: bool,
-    ) -> std::io::Result<(PathBuf, PathBuf)> {
+    fn mount(&self, template: Template, oid: u32, in_user_namespace: bool) -> std::io::Result<Overlay> {
         let frozen = self.snapshot.data().join("base").join(template.database_oid.to_string());
         let target = self.server.data().join("base").join(oid.to_string());
         let changes = self.server.data().with_file_name(format!("db-{oid}"));
@@ -155,7 +161,7 @@ impl Host {
         if mounted.is_err() {
             let _ = fs::remove_dir_all(&changes);
         }
-        mounted.map(|()| (target, changes))
+        mounted.map(|()| Overlay { oid, target, changes })
     }
 
     /// `ALTER DATABASE … SET` of the template holds for its clones too, which `CREATE DATABASE` does not see to.
@@ -166,28 +172,44 @@ impl Host {
              FROM pg_catalog.pg_db_role_setting JOIN pg_catalog.pg_database template ON template.oid = setdatabase, \
              pg_catalog.pg_database clone WHERE template.datname = {template} AND clone.datname = {clone}"
         );
-        admin.execute(&sql, "copy the database's settings")
+        admin.execute(&sql, "copy the database's settings").map(drop)
     }
 
     fn drop_database(&self, database: &Database) -> Result<()> {
-        let name = quote_name(&database.endpoint.database);
         let mut admin = self.admin.lock().expect("no panic while locked");
-        let run = |admin: &mut Admin, sql: &str| admin.execute(sql, "drop a database");
-        if let Some((target, changes)) = &database.overlay {
-            run(&mut admin, &format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false"))?;
-            let text = quote_text(&database.endpoint.database);
-            let end = format!(
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = {text}"
-            );
-            run(&mut admin, &end)?;
+        let mut run = |sql: &str| admin.execute(sql, "drop a database");
+        let drop = |name: &str| format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote_name(name));
+        let Some(Overlay { oid, target, changes }) = &database.overlay else {
+            return run(&drop(&database.endpoint.database)).map(std::mem::drop);
+        };
+        // A test can have renamed its database, or dropped it.
+        let found = run(&format!("SELECT datname FROM pg_database WHERE oid = {oid}"))?;
+        let name = found.into_iter().flatten().flatten().next();
+        if let Some(name) = &name {
+            run(&format!(
+                "ALTER DATABASE {} WITH ALLOW_CONNECTIONS false IS_TEMPLATE false",
+                quote_name(name)
+            ))?;
+            run(&format!(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datid = {oid}"
+            ))?;
             // Nothing of this database may be left to write when its files go: a session of another database
             // that has to make room in the buffers would fail for it.
-            run(&mut admin, "CHECKPOINT")?;
-            fork::unmount(target).map_err(|error| io_problem("unmount a database's files", &error))?;
-            let _ = fs::remove_dir_all(changes);
+            run("CHECKPOINT")?;
         }
-        run(&mut admin, &format!("DROP DATABASE {name} WITH (FORCE)"))?;
-        Ok(())
+        fork::unmount(target).map_err(|error| io_problem("unmount a database's files", &error))?;
+        let _ = fs::remove_dir_all(changes);
+        let name = match name {
+            Some(name) => name,
+            None => {
+                // PostgreSQL could not remove the directory while something was mounted over it.
+                fs::remove_dir_all(target)
+                    .map_err(|error| io_problem("remove a database's directory", &error))?;
+                // Perhaps to create it anew.
+                database.endpoint.database.clone()
+            }
+        };
+        run(&drop(&name)).map(std::mem::drop)
     }
 }
 

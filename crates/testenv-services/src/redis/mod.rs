@@ -153,7 +153,9 @@ impl Driver for Redis {
 
     fn url(&self, endpoint: &Endpoint) -> String {
         let Endpoint { host, port, password, database, .. } = endpoint;
-        let login = if password.is_empty() { String::new() } else { format!(":{}@", url_part(password)) };
+        // With the name of the default user, because redis-cli does not take a password alone.
+        let login =
+            if password.is_empty() { String::new() } else { format!("default:{}@", url_part(password)) };
         format!("redis://{login}{host}:{port}/{database}")
     }
 

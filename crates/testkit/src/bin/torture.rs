@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         Ok(options) => torment(&options),
         Err(what) => {
             eprintln!(
-                "error: {what}\nusage: torture PROGRAM [--kills N] [--seed N] [--nobody] [--unprivileged]"
+                "error: {what}\nusage: torture PROGRAM [--kills N] [--seed N] [--tests N] [--nobody] [--unprivileged]"
             );
             ExitCode::from(2)
         }
@@ -42,6 +42,7 @@ fn parse() -> Result<Options, String> {
         match argument.as_str() {
             "--kills" => options.kills = usize::try_from(number()?).map_err(|error| error.to_string())?,
             "--seed" => options.seed = number()?,
+            "--tests" => options.clients = usize::try_from(number()?).map_err(|error| error.to_string())?,
             "--nobody" if is_root() => options.user = User::Nobody,
             "--unprivileged" if is_root() => {
                 options.through = ["setpriv", "--bounding-set", "-sys_admin", "--"].map(String::from).into();
