@@ -27,7 +27,7 @@ usage: cargo xtask <command>
   bench [--quick] [--docker] [NAME..]
                                      measure testenv beside its peers; writes docs/benchmarks.{md,json}
   codegen [--check]                  write the generated pages of docs/, or fail when they are stale
-  torture [--kills N] [--seed N] [--nobody] [--unprivileged]
+  torture [--kills N] [--seed N] [--tests N] [--nobody] [--unprivileged]
                                      kill tests and brokers at random moments, 1,000 times, and look at what is left
   setup                              only install what is missing
   hygiene                            only check licences, crates and the edges between our own crates

@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::run;
 use crate::setup::{self, Need};
 
-/// Runs the torture with these arguments: `--kills N`, `--seed N`, `--nobody`, `--unprivileged`.
+/// Runs the torture with these arguments: `--kills N`, `--seed N`, `--tests N` at a time, `--nobody`, `--unprivileged`.
 pub(crate) fn torture(arguments: &[String]) -> Result<()> {
     let tools = setup::ensure(Need::Suite)?;
     let packages = ["--package", "testenv-cli", "--package", "testkit", "--bins"];
