@@ -171,6 +171,13 @@ pub(crate) struct Counts {
     pub(crate) target: usize,
 }
 
+impl Counts {
+    /// All that are there or about to be.
+    pub(crate) fn made(self) -> usize {
+        self.warm + self.starting + self.leased
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -46,7 +46,8 @@ pub struct PoolConfig {
     /// Servers kept warm for each role while tests ask for them. The pool grows to this ahead of demand and
     /// shrinks to one when nobody has asked for a while. 0 turns the warm pool off.
     pub warm: usize,
-    /// Servers at the most, warm and leased together. Further requests wait for one to come back.
+    /// Servers at the most, warm, leased and kept together, and databases at the most in a shared server. Further
+    /// requests wait for one to come back.
     pub max_servers: usize,
     /// Memory at the most for all servers together, as measured (proportional set size) and, for those being
     /// started, estimated. Further requests wait.

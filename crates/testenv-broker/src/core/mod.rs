@@ -229,7 +229,7 @@ impl Core {
         for (key, wanted) in &wanted {
             for _ in 0..wanted.waiting {
                 if !state.has_room(key, &config, &self.jobs) && !self.make_room(state, key) {
-                    return;
+                    break;
                 }
                 state.start(key);
                 self.jobs.start_now(key.clone());
@@ -238,7 +238,7 @@ impl Core {
         for (key, wanted) in &wanted {
             for _ in 0..wanted.refill {
                 if !state.has_room(key, &config, &self.jobs) {
-                    return;
+                    break;
                 }
                 state.start(key);
                 self.jobs.start_ahead(key.clone());
@@ -248,6 +248,9 @@ impl Core {
 
     /// Ends something warm of another pool, or the oldest kept server, to make room. Whether there was one.
     fn make_room(&self, state: &mut State, needed_by: &PoolKey) -> bool {
+        if needed_by.isolation != Isolation::Server {
+            return false;
+        }
         let warm = state
             .pools
             .iter_mut()
@@ -581,15 +584,20 @@ impl State {
 
     /// Whether one more of `key` fits the limits of servers and memory.
     fn has_room(&self, key: &PoolKey, config: &testenv_config::Config, jobs: &Jobs) -> bool {
-        if key.isolation != Isolation::Server {
-            return true;
+        match key.isolation {
+            Isolation::Server => {}
+            Isolation::Namespace => {
+                let databases = self.pools.get(key).map_or(0, |entry| entry.pool.counts().made());
+                return databases < config.pool.max_servers;
+            }
+            Isolation::Shared => return true,
         }
         let of_role = |role: &str| self.memory.get(role).copied().unwrap_or(FIRST_GUESS);
-        let (mut servers, mut bytes) = (self.kept.len() + jobs.ended(), of_role(&key.role));
+        let kept: u64 = self.kept.iter().map(|kept| of_role(&kept.item.spec.role)).sum();
+        let (mut servers, mut bytes) = (self.kept.len() + jobs.ended(), kept + of_role(&key.role));
         for (key, entry) in &self.pools {
-            let counts = entry.pool.counts();
             let count = match key.isolation {
-                Isolation::Server => counts.warm + counts.starting + counts.leased,
+                Isolation::Server => entry.pool.counts().made(),
                 Isolation::Namespace | Isolation::Shared => 1,
             };
             servers += count;
