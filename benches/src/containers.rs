@@ -32,7 +32,7 @@ set -e
 bin=$(echo /usr/lib/postgresql/*/bin)
 data=/var/lib/postgresql/data
 if [ "$(id -u)" = 0 ]; then
-    install -d -o postgres -m 700 "$data"
+    install -d -o postgres -m 700 "$data" /run/postgresql
     exec setpriv --reuid=postgres --regid=postgres --clear-groups "$0" "$@"
 fi
 if [ ! -s "$data/PG_VERSION" ]; then

@@ -1,6 +1,6 @@
 //! Taking samples, and what is said about them.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -82,28 +82,22 @@ impl Samples {
     }
 }
 
-/// How often a second [`WORKERS`] together get through it.
+/// How often a second [`WORKERS`] together get through it, none starting anew after the window.
 pub fn rate_per_second(window: Duration, subject: &dyn Subject) -> Result<f64> {
-    let (stop, done) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let done = AtomicUsize::new(0);
     let started = Instant::now();
     std::thread::scope(|scope| {
         let work = || -> Result<()> {
-            while !stop.load(Ordering::Relaxed) {
+            while started.elapsed() < window {
                 subject.once()?;
-                if started.elapsed() <= window {
-                    done.fetch_add(1, Ordering::Relaxed);
-                }
+                done.fetch_add(1, Ordering::Relaxed);
             }
             Ok(())
         };
         let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(work)).collect();
-        while started.elapsed() < window && workers.iter().any(|worker| !worker.is_finished()) {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        stop.store(true, Ordering::Relaxed);
         workers.into_iter().try_for_each(|worker| worker.join().expect("a worker does not panic"))
     })?;
-    Ok(done.into_inner() as f64 / window.as_secs_f64())
+    Ok(done.into_inner() as f64 / started.elapsed().as_secs_f64())
 }
 
 /// One line of one table of results.
