@@ -6,8 +6,8 @@
 //! its socket. Nor on the broker's: when that is killed, the kernel kills its servers and drops its mounts,
 //! and the next broker removes the rest.
 //!
-//! The state of pools and leases is in [`core`], changed under one lock and without IO; what takes time is
-//! done by [`workers`]. [`api`] is the HTTP face of it.
+//! The state of pools and leases is in `core`, changed under one lock and without IO; what takes time is
+//! done by `workers`. `api` is the HTTP face of it.
 
 #![forbid(unsafe_code)]
 
