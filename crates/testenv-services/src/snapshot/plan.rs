@@ -122,7 +122,12 @@ fn relative(root: &Path, path: &Path) -> String {
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     let problem = |error: std::io::Error| io_problem(format!("read {}", path.display()), &error);
-    if fs::metadata(path).map_err(problem)?.len() > MAX_FILE {
+    let meta = fs::metadata(path).map_err(problem)?;
+    if !meta.is_file() {
+        // A pipe would be waited for, and a device read for ever.
+        return Err(problem(std::io::Error::other("not a regular file")));
+    }
+    if meta.len() > MAX_FILE {
         return Err(problem(std::io::Error::other(format!("larger than {} MiB", MAX_FILE >> 20))));
     }
     fs::read(path).map_err(problem)
