@@ -138,6 +138,42 @@ fn seeds_come_after_migrations_and_redis_takes_commands() {
 }
 
 #[test]
+fn paths_may_hold_any_character() {
+    let odd = "odd, na:me\\ 'x' \"y\" ü";
+    for more in ["", "[cache]\nstorage = \"disk\"\nfork = \"copy\"\n"] {
+        let workspace = TestWorkspace::new(TESTENV)
+            .config(&format!("[services.database]\nservice = \"postgres\"\nmigrations = {odd:?}\n{more}"))
+            .file(&format!("{odd}/1 {odd}.sql"), MIGRATION);
+        let cache = workspace.base().join(odd);
+        let workspace = workspace.cache(cache);
+        for isolation in [testenv_api::Isolation::Server, testenv_api::Isolation::Namespace] {
+            let held =
+                workspace.lease_as(&testenv_api::LeaseRequest { isolation: Some(isolation), ..role() });
+            assert_eq!(
+                Sql::connect(held.lease()).unwrap().one::<i64>("SELECT count(*) FROM items").unwrap(),
+                3
+            );
+        }
+        workspace.end();
+    }
+}
+
+#[test]
+fn what_is_no_file_is_not_waited_for() {
+    let workspace = postgres("migrations = \"migrations\"").file("migrations/1_items.sql", MIGRATION);
+    let pipe = workspace.root().join("migrations/2_pipe.sql");
+    let made = testkit::run(std::process::Command::new("mkfifo").arg(&pipe), Duration::from_secs(10));
+    let _ = made.expect_success();
+    let begun = Instant::now();
+    let message = workspace.refusal("database");
+    assert_says(&message, &["migrations/2_pipe.sql", "not a regular file"]);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    std::fs::remove_file(pipe).unwrap();
+    drop(workspace.lease("database"));
+    workspace.end();
+}
+
+#[test]
 fn who_gives_up_waiting_does_not_have_it_prepared_again() {
     let workspace =
         postgres("migrations = { command = \"echo once >> count; sleep 2\", inputs = [] }").own_cache();
