@@ -17,9 +17,9 @@ const TABLES: [(&str, &str, &str); 5] = [
         "private",
         "A private, migrated database",
         "From asking to the answer to the first query on a new connection; giving it back is not part of it. One \
-         after the other, at most 200 times or for 12 seconds; for testenv, warm, with 40 ms between, in which the \
+         after the other, at most 200 times or for 6 seconds; for testenv, warm, with 40 ms between, in which the \
          pool refills as it does while a test works. \"A second\" counts whole cycles (get, connect, query, give back) \
-         of 4 workers over 10 seconds.",
+         of 4 workers over 5 seconds.",
     ),
     (
         "lease",

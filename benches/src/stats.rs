@@ -21,12 +21,12 @@ impl Plan {
 
     /// Time for the samples of one latency; fewer are taken of what is slow.
     pub fn latency_budget(self) -> Duration {
-        Duration::from_secs(if self.quick { 2 } else { 12 })
+        Duration::from_secs(if self.quick { 2 } else { 6 })
     }
 
     /// Time over which a sustained rate is counted.
     pub fn rate_window(self) -> Duration {
-        Duration::from_secs(if self.quick { 2 } else { 10 })
+        Duration::from_secs(if self.quick { 2 } else { 5 })
     }
 }
 

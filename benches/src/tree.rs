@@ -21,8 +21,6 @@ pub fn trees() -> Result<Vec<Row>> {
         ("testenv, feature sqlx", ours("\"sqlx\"")),
         ("sqlx with its test attribute", "sqlx = { version = \"0.9\", default-features = false, features = [\"macros\", \"migrate\", \"postgres\", \"runtime-tokio\"] }".into()),
         ("testcontainers-modules, feature postgres", "testcontainers-modules = { version = \"0.15\", features = [\"postgres\"] }".into()),
-        ("pgtemp", "pgtemp = \"0.7\"".into()),
-        ("postgresql_embedded, its defaults", "postgresql_embedded = \"0.22\"".into()),
     ]
     .iter()
     .map(|(who, dependency)| tree(who, dependency))
