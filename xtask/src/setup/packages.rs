@@ -103,9 +103,19 @@ pub(super) fn missing() -> Result<Option<Missing>> {
 /// A Docker engine, and mmdebstrap, which makes an image without pulling one.
 pub(super) fn missing_containers() -> Option<Missing> {
     let wanted = [("dockerd", "docker.io"), ("docker", "docker.io"), ("mmdebstrap", "mmdebstrap")];
-    let lacking =
-        wanted.iter().filter(|(program, _)| run::which(program).is_none()).map(|(_, package)| *package);
-    let mut packages: Vec<_> = lacking.collect();
+    missing_debian("a Docker engine and mmdebstrap (no service is started)", &wanted)
+}
+
+/// What makes a file system with shared blocks, for the tests of reflinks; they are skipped where it cannot be had.
+pub(super) fn missing_file_systems() -> Option<Missing> {
+    missing_debian("XFS tools, for the tests of reflinks", &[("mkfs.xfs", "xfsprogs")])
+        .filter(|missing| missing.install.is_some())
+}
+
+/// Debian packages, each with a program that it brings.
+fn missing_debian(what: &str, wanted: &[(&str, &'static str)]) -> Option<Missing> {
+    let lacking = wanted.iter().filter(|(program, _)| run::which(program).is_none());
+    let mut packages: Vec<_> = lacking.map(|(_, package)| *package).collect();
     packages.dedup();
     if packages.is_empty() {
         return None;
@@ -115,7 +125,7 @@ pub(super) fn missing_containers() -> Option<Missing> {
         Box::new(move || run_apt(&packages))
     };
     Some(Missing {
-        what: "a Docker engine and mmdebstrap (no service is started)".into(),
+        what: what.into(),
         command: format!("sudo apt-get install -y {}", packages.join(" ")),
         install: (run::which("apt-get").is_some() && may_install()).then(install),
     })
