@@ -151,6 +151,37 @@ fn a_test_that_ends_every_session_of_the_shared_server_spoils_it_for_nobody() {
 }
 
 #[test]
+fn a_database_that_cannot_be_dropped_yet_keeps_nobody_waiting() {
+    let workspace = workspace("[pool]\nwarm = 0\n");
+    let (gone, stays) = (workspace.lease_as(&namespace()), workspace.lease_as(&namespace()));
+    let name = gone.lease().database.clone();
+    let sql = Sql::connect(stays.lease()).unwrap();
+    // Another session looks: within a transaction, pg_stat_activity does not change.
+    let watcher = Sql::connect_to(stays.lease(), "postgres").unwrap();
+    // Locks the other database until the transaction ends: DROP DATABASE waits for it.
+    sql.run("BEGIN").unwrap();
+    sql.run(&format!("COMMENT ON DATABASE \"{name}\" IS 'locked'")).unwrap();
+    drop(gone);
+    let waits = "SELECT count(*) FROM pg_stat_activity \
+                 WHERE query LIKE 'DROP DATABASE%' AND wait_event_type = 'Lock'";
+    until(Duration::from_secs(10), || match watcher.one::<i64>(waits).unwrap() {
+        0 => Err("nothing waits to drop the database".to_owned()),
+        _ => Ok(()),
+    });
+    let next = workspace.lease_as(&namespace());
+    assert_eq!(Sql::connect(next.lease()).unwrap().one::<i64>("SELECT count(*) FROM items").unwrap(), 3);
+    assert_eq!(watcher.one::<i64>(waits).unwrap(), 1, "it was dropped before the next one was created");
+    sql.run("ROLLBACK").unwrap();
+    let there = format!("SELECT count(*) FROM pg_database WHERE datname = '{name}'");
+    until(Duration::from_secs(10), || match watcher.one::<i64>(&there).unwrap() {
+        0 => Ok(()),
+        _ => Err("the database is still there".to_owned()),
+    });
+    drop((stays, next));
+    workspace.end();
+}
+
+#[test]
 fn a_test_may_drop_its_database_and_create_it_again() {
     let workspace = workspace("");
     for _ in 0..3 {

@@ -9,6 +9,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -25,7 +26,7 @@ use crate::{Result, io_problem};
 
 /// Name of the stub.
 const STUB: &str = "testenv_stub";
-/// First object id given to clones: far above what a prepared database has used, far below where they wrap.
+/// Object ids given to clones start here: far above what a prepared database has used, far below where they wrap.
 const FIRST_OID: u32 = 1_000_000_000;
 
 type Rows = Vec<Vec<Option<String>>>;
@@ -36,8 +37,12 @@ pub struct Host {
     server: Server,
     snapshot: Arc<Snapshot>,
     machine: Arc<Machine>,
-    /// Statements that create and drop databases run one at a time.
-    admin: Mutex<Admin>,
+    /// Databases are created one at a time, and dropped one at a time. The two have a session each: dropping
+    /// waits until every session of the server has heard of it, and one that compresses a gigabyte listens
+    /// only every other second.
+    creating: Mutex<Admin>,
+    dropping: Mutex<Admin>,
+    last_oid: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -45,7 +50,6 @@ struct Admin {
     endpoint: Endpoint,
     /// `None` after it broke: tests are superusers, and some end every session but their own.
     connection: Option<Connection>,
-    next_oid: u32,
 }
 
 impl Admin {
@@ -100,9 +104,10 @@ impl Host {
     pub fn new(machine: Arc<Machine>, snapshot: Arc<Snapshot>, mut server: Server) -> Result<Arc<Self>> {
         server.session = None;
         let connection = admin(&server.endpoint, "postgres")?;
-        let endpoint = server.endpoint.clone();
-        let admin = Mutex::new(Admin { endpoint, connection: Some(connection), next_oid: FIRST_OID });
-        Ok(Arc::new(Self { server, snapshot, machine, admin }))
+        let admin = |connection| Mutex::new(Admin { endpoint: server.endpoint.clone(), connection });
+        let (creating, dropping) = (admin(Some(connection)), admin(None));
+        let last_oid = AtomicU32::new(FIRST_OID);
+        Ok(Arc::new(Self { server, snapshot, machine, creating, dropping, last_oid }))
     }
 
     /// The server.
@@ -117,13 +122,12 @@ impl Host {
     pub fn create(self: &Arc<Self>, name: &str) -> Result<Database> {
         self.machine.check_room()?;
         let owner = quote_name(&self.server.endpoint.user);
-        let mut admin = self.admin.lock().expect("no panic while locked");
+        let mut admin = self.creating.lock().expect("no panic while locked");
         let failed = |problem: Problem| Problem { kind: ProblemKind::StartFailed, ..problem };
         let quoted = quote_name(name);
         let overlay = match (self.machine.forks.strategy(), self.snapshot.template()) {
             (Strategy::Overlay { in_user_namespace }, Some(template)) => {
-                admin.next_oid += 1;
-                let oid = admin.next_oid;
+                let oid = self.last_oid.fetch_add(1, Ordering::Relaxed) + 1;
                 let sql = format!(
                     "CREATE DATABASE {quoted} TEMPLATE {STUB} OWNER {owner} STRATEGY wal_log OID = {oid}"
                 );
@@ -176,7 +180,7 @@ impl Host {
     }
 
     fn drop_database(&self, database: &Database) -> Result<()> {
-        let mut admin = self.admin.lock().expect("no panic while locked");
+        let mut admin = self.dropping.lock().expect("no panic while locked");
         let mut run = |sql: &str| admin.execute(sql, "drop a database");
         let drop = |name: &str| format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote_name(name));
         let Some(Overlay { oid, target, changes }) = &database.overlay else {
