@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use testenv_api::{EndedLease, HeldLease, KeptServer, PoolStatus};
 
-use super::{Active, Core, KeptItem, PoolEntry, PoolKey, State};
+use super::leases::{Active, KeptItem};
+use super::{Core, PoolEntry, PoolKey, State};
 use crate::loan::Item;
 use crate::memory;
 use crate::metrics::PoolLabels;
