@@ -23,7 +23,7 @@ fn a_program_that_is_not_there_is_looked_for_and_said_how_to_install() {
     place.run("child", &[("TESTENV_BIN", "/nonexistent/testenv")]).assert_failed_with(&[
         "Error: no broker runs, and the program `testenv` that starts one is not there",
         "/nonexistent/testenv",
-        "hint: `cargo install testenv-cli`",
+        "hint: `cargo install --path crates/testenv-cli` in a clone of testenv, or set TESTENV_BIN",
     ]);
     let nowhere = [("TESTENV_BIN", ""), ("PATH", "/a:/b"), ("HOME", "/c")];
     place.run("child", &nowhere).assert_failed_with(&["/a/testenv", "/b/testenv", "/c/.cargo/bin/testenv"]);

@@ -14,6 +14,9 @@ use crate::discovery::{Workspace, env};
 /// How long a broker may take until it accepts connections.
 pub const START_LIMIT: Duration = Duration::from_secs(30);
 
+/// The command that installs the program.
+const INSTALL: &str = "`cargo install --path crates/testenv-cli` in a clone of testenv";
+
 /// How much of what the program says on its standard error is shown, in bytes.
 const STDERR_LIMIT_BYTES: u64 = 16 << 10;
 
@@ -38,7 +41,7 @@ pub fn start_broker(workspace: &Workspace) -> Result<(), ClientError> {
         return Err(ClientError::Start {
             title: "no broker runs, and the program `testenv` that starts one is not there".into(),
             detail: format!("looked for {}", looked.into_iter().collect::<Vec<_>>().join(", ")),
-            hint: format!("`cargo install testenv-cli`, or set {} to the path of testenv", env::BIN),
+            hint: format!("{INSTALL}, or set {} to the path of testenv", env::BIN),
         });
     };
     let mut child = Command::new(program)

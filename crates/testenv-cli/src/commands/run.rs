@@ -44,8 +44,8 @@ pub(crate) fn run(workspace: &Workspace, args: &RunArgs) -> Result<i32, CliError
 fn programs() -> Result<(PathBuf, PathBuf), CliError> {
     let missing = |what: &str, error: String| {
         let text = format!(
-            "failed to find {what}\n  | {error}\n  hint: `cargo install testenv-cli` installs testenv and \
-             testenv-wrap side by side"
+            "failed to find {what}\n  | {error}\n  hint: `cargo install --path crates/testenv-cli` in a clone of testenv \
+             installs testenv and testenv-wrap side by side"
         );
         CliError::new(exit_codes::NOT_FOUND, text)
     };

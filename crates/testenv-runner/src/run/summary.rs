@@ -17,7 +17,7 @@ const SLOWEST_SHOWN: usize = 5;
 /// How many names of a list are shown.
 const NAMES_SHOWN: usize = 10;
 /// How many lines of a failure's message are shown.
-const MESSAGE_LINES: usize = 3;
+const MESSAGE_LINES: usize = 6;
 
 /// A line of every Rust panic that says nothing about it.
 const BACKTRACE_NOTE: &str = "note: run with `RUST_BACKTRACE=1`";
@@ -172,7 +172,8 @@ fn failures(text: &mut String, finished: &Finished, palette: Palette) {
         let Palette { bad, faint, end, .. } = palette;
         row(text, label, &format!("{bad}{}{end} {how}", case.id));
         let message = case.attempts.iter().rev().find_map(|attempt| attempt.message.as_deref());
-        let lines = message.unwrap_or_default().lines().filter(|line| !line.starts_with(BACKTRACE_NOTE));
+        let says_something = |line: &&str| !line.trim().is_empty() && !line.starts_with(BACKTRACE_NOTE);
+        let lines = message.unwrap_or_default().lines().filter(says_something);
         for line in lines.take(MESSAGE_LINES) {
             row(text, "", &format!("  {faint}|{end} {}", printable(line)));
         }
@@ -277,7 +278,7 @@ testenv: PASSED  1 flaky · 1 passed · 2 skipped  in 12.3 s
     #[test]
     fn a_failure_shows_its_words_and_the_way_back() {
         let mut failed = attempt(Outcome::Failed, 200, 9_800);
-        failed.message = Some("thread 'pays' panicked\nleft:\x1b[31m 1\nright: 2\nmore\nand more".into());
+        failed.message = Some("\nthread 'pays' panicked\nleft:\x1b[31m 1\nright: 2\n3\n4\n5\n6\n7".into());
         failed.leases[0].kept = Some("psql -h /run/x".into());
         let expected = "
 testenv: FAILED  1 failed · 0 passed · 1 not run · 2 skipped  in 12.3 s
@@ -287,6 +288,9 @@ testenv: FAILED  1 failed · 0 passed · 1 not run · 2 skipped  in 12.3 s
               | thread 'pays' panicked
               | left:[31m 1
               | right: 2
+              | 3
+              | 4
+              | 5
               database is kept: psql -h /run/x
   record    target/testenv/run.json · target/testenv/junit.xml
 ";
