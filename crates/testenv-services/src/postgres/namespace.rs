@@ -9,8 +9,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Instant;
 
 use testenv_api::{Problem, ProblemKind, ServiceKind};
@@ -37,22 +37,36 @@ pub struct Host {
     server: Server,
     snapshot: Arc<Snapshot>,
     machine: Arc<Machine>,
-    /// Databases are created one at a time, and dropped one at a time. The two have a session each: dropping
-    /// waits until every session of the server has heard of it, and one that compresses a gigabyte listens
-    /// only every other second.
+    /// Databases are created one at a time.
     creating: Mutex<Admin>,
-    dropping: Mutex<Admin>,
+    /// Sessions that close databases, as many as were needed at once.
+    closing: Mutex<Vec<Admin>>,
+    /// Databases without sessions and files, to be dropped.
+    closed: mpsc::Sender<Closed>,
     last_oid: AtomicU32,
+}
+
+/// A database that nobody can connect to any more.
+#[derive(Debug)]
+enum Closed {
+    Named(String),
+    /// By object id, as it may have another name by now.
+    WithOid(u32),
 }
 
 #[derive(Debug)]
 struct Admin {
     endpoint: Endpoint,
-    /// `None` after it broke: tests are superusers, and some end every session but their own.
+    /// `None` before its first statement, and after it broke: tests are superusers, and some end every session
+    /// but their own.
     connection: Option<Connection>,
 }
 
 impl Admin {
+    fn new(endpoint: &Endpoint) -> Self {
+        Self { endpoint: endpoint.clone(), connection: None }
+    }
+
     /// Runs a statement, in a new session if the old one is gone.
     fn execute(&mut self, sql: &str, doing: &str) -> Result<Rows> {
         let had_one = self.connection.is_some();
@@ -77,7 +91,7 @@ impl Admin {
     }
 }
 
-/// A database of its own in a shared server. Dropping it drops the database.
+/// A database of its own in a shared server. Dropping it closes the database, which is dropped soon after.
 #[derive(Debug)]
 pub struct Database {
     host: Arc<Host>,
@@ -103,11 +117,23 @@ impl Host {
     /// When the server does not answer.
     pub fn new(machine: Arc<Machine>, snapshot: Arc<Snapshot>, mut server: Server) -> Result<Arc<Self>> {
         server.session = None;
-        let connection = admin(&server.endpoint, "postgres")?;
-        let admin = |connection| Mutex::new(Admin { endpoint: server.endpoint.clone(), connection });
-        let (creating, dropping) = (admin(Some(connection)), admin(None));
-        let last_oid = AtomicU32::new(FIRST_OID);
-        Ok(Arc::new(Self { server, snapshot, machine, creating, dropping, last_oid }))
+        let mut creating = Admin::new(&server.endpoint);
+        creating.connection = Some(admin(&server.endpoint, "postgres")?);
+        let (closed, to_drop) = mpsc::channel();
+        let (dropping, exited) = (Admin::new(&server.endpoint), server.exited());
+        std::thread::Builder::new()
+            .name("dropper".into())
+            .spawn(move || drop_all(&to_drop, dropping, &exited))
+            .map_err(|error| io_problem("start a thread", &error))?;
+        Ok(Arc::new(Self {
+            server,
+            snapshot,
+            machine,
+            creating: Mutex::new(creating),
+            closing: Mutex::default(),
+            closed,
+            last_oid: AtomicU32::new(FIRST_OID),
+        }))
     }
 
     /// The server.
@@ -179,21 +205,31 @@ impl Host {
         admin.execute(&sql, "copy the database's settings").map(drop)
     }
 
-    fn drop_database(&self, database: &Database) -> Result<()> {
-        let mut admin = self.dropping.lock().expect("no panic while locked");
-        let mut run = |sql: &str| admin.execute(sql, "drop a database");
-        let drop = |name: &str| format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote_name(name));
-        let Some(Overlay { oid, target, changes }) = &database.overlay else {
-            return run(&drop(&database.endpoint.database)).map(std::mem::drop);
+    /// Ends the sessions of a database, removes its files, and leaves the rest to [`drop_all`].
+    fn close(&self, database: &Database) -> Result<()> {
+        let Some(overlay) = &database.overlay else {
+            let _ = self.closed.send(Closed::Named(database.endpoint.database.clone()));
+            return Ok(());
         };
+        let spare = self.closing.lock().expect("no panic while locked").pop();
+        let mut admin = spare.unwrap_or_else(|| Admin::new(&self.server.endpoint));
+        let closed = overlay.close(&mut admin, &database.endpoint.database);
+        self.closing.lock().expect("no panic while locked").push(admin);
+        let _ = self.closed.send(closed?);
+        Ok(())
+    }
+}
+
+impl Overlay {
+    /// Ends the sessions of the database that was created as `name`, and removes its files.
+    fn close(&self, admin: &mut Admin, name: &str) -> Result<Closed> {
+        let Self { oid, target, changes } = self;
+        let mut run = |sql: &str| admin.execute(sql, "close a database");
         // A test can have renamed its database, or dropped it.
-        let found = run(&format!("SELECT datname FROM pg_database WHERE oid = {oid}"))?;
-        let name = found.into_iter().flatten().flatten().next();
-        if let Some(name) = &name {
-            run(&format!(
-                "ALTER DATABASE {} WITH ALLOW_CONNECTIONS false IS_TEMPLATE false",
-                quote_name(name)
-            ))?;
+        let found = run(&format!("SELECT quote_ident(datname) FROM pg_database WHERE oid = {oid}"))?;
+        let quoted = found.into_iter().flatten().flatten().next();
+        if let Some(quoted) = &quoted {
+            run(&format!("ALTER DATABASE {quoted} WITH ALLOW_CONNECTIONS false IS_TEMPLATE false"))?;
             run(&format!(
                 "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datid = {oid}"
             ))?;
@@ -203,17 +239,47 @@ impl Host {
         }
         fork::unmount(target).map_err(|error| io_problem("unmount a database's files", &error))?;
         let _ = fs::remove_dir_all(changes);
-        let name = match name {
-            Some(name) => name,
-            None => {
-                // PostgreSQL could not remove the directory while something was mounted over it.
-                fs::remove_dir_all(target)
-                    .map_err(|error| io_problem("remove a database's directory", &error))?;
-                // Perhaps to create it anew.
-                database.endpoint.database.clone()
+        if quoted.is_some() {
+            return Ok(Closed::WithOid(*oid));
+        }
+        // PostgreSQL could not remove the directory while something was mounted over it.
+        fs::remove_dir_all(target).map_err(|error| io_problem("remove a database's directory", &error))?;
+        // It was dropped perhaps to be created anew.
+        Ok(Closed::Named(name.to_owned()))
+    }
+}
+
+/// Drops closed databases, one after the other, until there is no host any more to close one.
+///
+/// This is a thread's work, since it may take long and must keep nobody waiting: PostgreSQL drops a database once
+/// every session of the server has heard of it, and one that compresses a gigabyte listens only every other second.
+fn drop_all(to_drop: &mpsc::Receiver<Closed>, mut admin: Admin, exited: &AtomicBool) {
+    for closed in to_drop {
+        if exited.load(Ordering::Acquire) {
+            return;
+        }
+        if let Err(problem) = closed.drop(&mut admin)
+            && !exited.load(Ordering::Acquire)
+        {
+            tracing::warn!(%problem, ?closed, "a database could not be dropped");
+        }
+    }
+}
+
+impl Closed {
+    fn drop(&self, admin: &mut Admin) -> Result<()> {
+        let mut run = |sql: &str| admin.execute(sql, "drop a database");
+        let quoted = match self {
+            Self::Named(name) => Some(quote_name(name)),
+            Self::WithOid(oid) => {
+                let sql = format!("SELECT quote_ident(datname) FROM pg_database WHERE oid = {oid}");
+                run(&sql)?.into_iter().flatten().flatten().next()
             }
         };
-        run(&drop(&name)).map(std::mem::drop)
+        match quoted {
+            Some(quoted) => run(&format!("DROP DATABASE IF EXISTS {quoted} WITH (FORCE)")).map(drop),
+            None => Ok(()),
+        }
     }
 }
 
@@ -240,8 +306,8 @@ impl Drop for Database {
         if self.host.server.has_exited() {
             return;
         }
-        if let Err(problem) = self.host.drop_database(self) {
-            tracing::warn!(%problem, database = self.endpoint.database, "a database could not be dropped");
+        if let Err(problem) = self.host.close(self) {
+            tracing::warn!(%problem, database = self.endpoint.database, "a database could not be closed");
         }
     }
 }
