@@ -40,14 +40,21 @@ use crate::{Event, Lease, LeaseRequest, PROTOCOL, PROTOCOL_HEADER, Problem, Prob
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long a lease may take on top of the wait that the request allows. The broker bounds its own work; this
-/// is for a broker that hangs, and leaves room for migrations that really take minutes.
+/// leaves room for migrations that really take minutes.
 pub const LEASE_LIMIT: Duration = Duration::from_secs(600);
 
 /// Size of an answer's body at the most, leases apart, in bytes.
 const BODY_LIMIT_BYTES: usize = 64 << 20;
 
+/// How long a broker may say nothing to a request for a lease, which may take minutes when migrations do, before
+/// it is asked whether it is well.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// The request for a lease.
 const LEASE: &str = "POST /v1/leases";
+
+/// The request that every broker answers at once.
+const HEALTH: &str = "GET /v1/health";
 
 /// How often a lease is asked for again when the broker went away under the request.
 const LEASE_ATTEMPTS: usize = 4;
@@ -176,7 +183,7 @@ impl Client {
     /// Sends one request and reads the head of its answer; an answer that is no success becomes an error.
     fn send(&self, operation: &str, json: Option<&[u8]>, deadline: Instant) -> Result<Body, ClientError> {
         let stream = self.connect_and_write(operation, json, deadline)?;
-        self.read_answer(operation, stream, deadline)
+        self.read_answer(operation, stream, Vec::new(), deadline)
     }
 
     fn connect_and_write(
@@ -196,10 +203,11 @@ impl Client {
         &self,
         operation: &str,
         stream: UnixStream,
+        begun: Vec<u8>,
         deadline: Instant,
     ) -> Result<Body, ClientError> {
         let Answer { status, mut body } =
-            Answer::read(stream, deadline).map_err(|error| self.lost(operation, error))?;
+            Answer::read(stream, begun, deadline).map_err(|error| self.lost(operation, error))?;
         if (200..300).contains(&status) {
             return Ok(body);
         }
@@ -251,13 +259,22 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Waits for the lease.
+    /// Waits for the lease, as long as the broker is well: one that hangs is noticed well before the lease is
+    /// given up.
     ///
     /// # Errors
     /// As [`Client::get`].
     pub fn receive(self) -> Result<Held, ClientError> {
         let Self { client, stream, deadline } = self;
-        let mut body = client.read_answer(LEASE, stream, deadline)?;
+        // Of whatever version it may be: a refusal on that account is on its way already.
+        let doctor = client.clone().of_any_version();
+        let is_well = || match doctor.exchange(HEALTH, None) {
+            Err(ClientError::Lost { source, .. }) => Err(source),
+            _ => Ok(()),
+        };
+        let begun = http::begin(&stream, deadline, PATIENCE.min(client.answer_limit), is_well);
+        let begun = begun.map_err(|error| client.lost(LEASE, error))?;
+        let mut body = client.read_answer(LEASE, stream, begun, deadline)?;
         let line = body.line().and_then(|line| line.ok_or_else(|| io::ErrorKind::UnexpectedEof.into()));
         let lease = client.decode(LEASE, &line.map_err(|error| client.lost(LEASE, error))?)?;
         Ok(Held { lease, body, socket: client.socket })

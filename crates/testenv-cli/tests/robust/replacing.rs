@@ -157,6 +157,9 @@ fn a_broker_that_hangs_is_ended_by_down() {
     let patient = workspace.client().with_answer_limit(Duration::from_millis(300));
     let error = patient.get_text("/v1/status").unwrap_err().to_string();
     assert_says(&error, &["did not answer GET /v1/status in time", "testenv down"]);
+    let request = LeaseRequest { role: Some("database".into()), ..LeaseRequest::default() };
+    let error = patient.lease(&request).unwrap_err().to_string();
+    assert_says(&error, &["did not answer POST /v1/leases in time", "testenv down"]);
     let ran = workspace.down().expect_success();
     assert_says(&ran.stdout, &["killed the broker"]);
     drop(held);
