@@ -5,11 +5,15 @@ use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use postgres::{Client, Config, NoTls};
 
 use crate::machine::{self, Build};
+
+/// How long a server may take to answer.
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// Settings and storage of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +37,10 @@ impl Kind {
 /// A running server; it ends with this value.
 #[derive(Debug)]
 pub struct Cluster {
-    pg_ctl: PathBuf,
+    bin: PathBuf,
     dir: PathBuf,
     port: u16,
+    options: String,
     /// For tables.
     pub label: String,
 }
@@ -57,13 +62,35 @@ impl Cluster {
                 " -c fsync=off -c synchronous_commit=off -c full_page_writes=off -c autovacuum=off",
             );
         }
-        let pg_ctl = build.bin.join("pg_ctl");
-        let log = dir.join("log");
-        run(Command::new(&pg_ctl)
-            .args(["start", "-w", "-D", text, "-o", &options, "-l"])
-            .arg(&log)
-            .stdout(Stdio::null()))?;
-        Ok(Self { pg_ctl, dir, port, label: format!("PostgreSQL {}, {}", build.major, kind.label()) })
+        let label = format!("PostgreSQL {}, {}", build.major, kind.label());
+        let cluster = Self { bin: build.bin.clone(), dir, port, options, label };
+        cluster.start_again()?;
+        Ok(cluster)
+    }
+
+    /// Starts the server after [`Cluster::stop`], and waits until it answers.
+    pub fn start_again(&self) -> Result<()> {
+        // `pg_ctl start -w` would look for an answer ten times a second only.
+        let mut start = Command::new(self.bin.join("pg_ctl"));
+        start.args(["start", "-W", "-o", &self.options, "-D"]).arg(&self.dir);
+        run(start.arg("-l").arg(self.dir.join("log")))?;
+        let until = Instant::now() + START_LIMIT;
+        while let Err(error) = self.connect("postgres") {
+            if Instant::now() > until {
+                return Err(error.context("the server did not answer in time"));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// Stops the server as one stops it for good: cleanly.
+    pub fn stop(&self) -> Result<()> {
+        self.end("fast")
+    }
+
+    fn end(&self, mode: &str) -> Result<()> {
+        run(Command::new(self.bin.join("pg_ctl")).args(["stop", "-m", mode, "-D"]).arg(&self.dir))
     }
 
     /// URL of one of its databases.
@@ -81,9 +108,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let mut stop = Command::new(&self.pg_ctl);
-        stop.args(["stop", "-m", "immediate", "-D"]).arg(&self.dir).stdout(Stdio::null());
-        if let Err(error) = run(&mut stop) {
+        if let Err(error) = self.end("immediate") {
             eprintln!("a server is left behind: {error:#}");
         }
         let _ = fs::remove_dir_all(&self.dir);

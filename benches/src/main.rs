@@ -7,12 +7,14 @@
 
 mod cluster;
 mod containers;
+mod floor;
 mod machine;
 mod ours;
 mod peers;
 mod report;
 mod stats;
 mod suites;
+mod targets;
 mod tree;
 
 use std::os::unix::process::CommandExt as _;
@@ -24,7 +26,7 @@ use stats::{Plan, Row};
 
 /// Everything that can be named, in the order of the report.
 const NAMES: &[&str] =
-    &["naive", "template", "sqlx", "pgtemp", "embedded", "docker", "ours", "suite", "build"];
+    &["floor", "naive", "template", "sqlx", "pgtemp", "embedded", "docker", "ours", "suite", "build"];
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -59,6 +61,7 @@ fn run(plan: Plan, names: &[&str], start_engine: bool) -> Result<Vec<Row>> {
     for name in names {
         eprintln!("{name}");
         match *name {
+            "floor" => rows.extend(floor::floors(plan)?),
             "naive" => peers::on_each_cluster(|cluster| {
                 rows.push(peers::naive(plan, cluster)?);
                 Ok(())
