@@ -142,8 +142,11 @@ pub fn table(rows: &[Row]) -> String {
                 Bound::AtMost(bound) => ("≤", bound, measured / bound),
                 Bound::AtLeast(bound) => ("≥", bound, bound / measured),
             };
-            let verdict =
-                if missed_by <= 1.0 { "met".into() } else { format!("missed, {missed_by:.1} times") };
+            let verdict = match missed_by {
+                ..=1.0 => "met".to_owned(),
+                ..2.0 => format!("missed by {:.0} %", (missed_by - 1.0) * 100.0),
+                _ => format!("missed {missed_by:.1} times"),
+            };
             let of = if version.is_empty() { String::new() } else { format!(" ({version})") };
             let (what, bound, measured) = (target.what, in_unit(bound), in_unit(measured));
             text.push_str(&format!("| {what}{of} | {sign} {bound} | {measured} | {verdict} | {floor} |\n"));
@@ -187,7 +190,7 @@ mod tests {
         let expected = "\
 | | target | measured | | the machine's floor |
 |---|---:|---:|---|---:|
-| first query on it, new connection, p50 (PostgreSQL 15) | ≤ 2 ms | 3 ms | missed, 1.5 times | 2.5 ms |
+| first query on it, new connection, p50 (PostgreSQL 15) | ≤ 2 ms | 3 ms | missed by 50 % | 2.5 ms |
 | first query on it, new connection, p50 (PostgreSQL 18) | ≤ 2 ms | 1 ms | met |  |
 | crates of the harness | ≤ 14 | 14 | met |  |
 ";
