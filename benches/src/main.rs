@@ -76,8 +76,8 @@ fn run(plan: Plan, names: &[&str], start_engine: bool) -> Result<Vec<Row>> {
             })?,
             // These start servers themselves, which PostgreSQL refuses to root.
             "pgtemp" | "embedded" if machine::is_root() => rows.extend(as_nobody(plan, name)?),
-            "pgtemp" => for_each_build(|build| Ok(rows.extend(peers::pgtemp(plan, build)?)))?,
-            "embedded" => for_each_build(|build| Ok(rows.extend(peers::embedded(plan, build)?)))?,
+            "pgtemp" => rows.extend(for_each_build(|build| peers::pgtemp(plan, build))?),
+            "embedded" => rows.extend(for_each_build(|build| peers::embedded(plan, build))?),
             "docker" => rows.extend(containers::containers(plan, start_engine)?),
             "suite" => rows.extend(suites::suites(plan)?),
             "build" => rows.extend(tree::trees()?),
@@ -90,8 +90,12 @@ fn run(plan: Plan, names: &[&str], start_engine: bool) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn for_each_build(each: impl FnMut(&machine::Build) -> Result<()>) -> Result<()> {
-    machine::builds()?.iter().try_for_each(each)
+fn for_each_build(mut each: impl FnMut(&machine::Build) -> Result<Vec<Row>>) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for build in machine::builds()? {
+        rows.extend(each(&build)?);
+    }
+    Ok(rows)
 }
 
 /// Runs one bench in a process that is not root.

@@ -42,10 +42,18 @@ pub(crate) fn test(arguments: &[String]) -> Result<()> {
 fn lints() -> Result<()> {
     let mut clippy = run::cargo(&["clippy", "--quiet", "--workspace", "--all-targets"]);
     clippy.args(["--features", "xtask/codegen", "--", "-D", "warnings"]);
+    let mut benches =
+        run::cargo(&["clippy", "--quiet", "--manifest-path", "benches/Cargo.toml", "--workspace"]);
+    benches.args(["--all-targets", "--", "-D", "warnings"]);
     let mut doc = run::cargo(&["doc", "--quiet", "--workspace", "--no-deps"]);
     let results = [
         run::step("format", &mut run::cargo(&["fmt", "--all", "--check"])),
         run::step("clippy", &mut clippy),
+        run::step(
+            "format of the benches",
+            &mut run::cargo(&["fmt", "--manifest-path", "benches/Cargo.toml", "--all", "--check"]),
+        ),
+        run::step("clippy of the benches", &mut benches),
         run::step("documentation", doc.env("RUSTDOCFLAGS", "-D warnings")),
         hygiene::hygiene(),
         codegen::codegen(&["--check".to_owned()]),
