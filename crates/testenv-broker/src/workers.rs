@@ -3,12 +3,17 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
 
 use crate::core::{Core, PoolKey};
 use crate::loan::Item;
 
 /// How many ended servers may wait to be cleared away before that goes before all else.
 const MAX_BACKLOG: usize = 8;
+
+/// How long a start ahead of demand waits. It is a lease that asks for it, and the test with that lease is about to
+/// open its first session: what is started now would take the processors from it.
+const AHEAD_DELAY: Duration = Duration::from_millis(8);
 
 /// Something for a worker to do.
 pub(crate) enum Job {
@@ -33,8 +38,8 @@ struct Queues {
     urgent: VecDeque<PoolKey>,
     /// Items to clear away; `Some` key when a lease of that pool has ended with it.
     ended: VecDeque<(Option<PoolKey>, Item)>,
-    /// Starts ahead of demand.
-    refill: VecDeque<PoolKey>,
+    /// Starts ahead of demand, and when they may begin.
+    refill: VecDeque<(Instant, PoolKey)>,
     /// Workers that are at something.
     busy: usize,
 }
@@ -60,7 +65,7 @@ impl Jobs {
 
     /// Starts one when there is nothing more urgent.
     pub(crate) fn start_ahead(&self, key: PoolKey) {
-        self.add(|queues| queues.refill.push_back(key));
+        self.add(|queues| queues.refill.push_back((Instant::now() + AHEAD_DELAY, key)));
     }
 
     /// Takes back an item whose lease has ended.
@@ -92,7 +97,13 @@ impl Jobs {
                 queues.busy += 1;
                 return job;
             }
-            queues = self.added.wait(queues).expect("no panic while locked");
+            queues = match queues.refill.front() {
+                Some((due, _)) => {
+                    let wait = due.saturating_duration_since(Instant::now());
+                    self.added.wait_timeout(queues, wait).expect("no panic while locked").0
+                }
+                None => self.added.wait(queues).expect("no panic while locked"),
+            };
         }
     }
 
@@ -115,7 +126,10 @@ impl Queues {
         match self.ended.pop_front() {
             Some((Some(key), item)) => Some(Job::Return(key, item)),
             Some((None, item)) => Some(Job::Stop(item)),
-            None => self.refill.pop_front().map(|key| Job::Start { key, ahead: true }),
+            None if self.refill.front().is_some_and(|(due, _)| *due <= Instant::now()) => {
+                self.refill.pop_front().map(|(_, key)| Job::Start { key, ahead: true })
+            }
+            None => None,
         }
     }
 }
