@@ -268,9 +268,12 @@ impl Asked {
         let Self { client, stream, deadline } = self;
         // Of whatever version it may be: a refusal on that account is on its way already.
         let doctor = client.clone().of_any_version();
-        let is_well = || match doctor.exchange(HEALTH, None) {
-            Err(ClientError::Lost { source, .. }) => Err(source),
-            _ => Ok(()),
+        let is_well = || {
+            let limit = http::left_until(deadline)?.min(client.answer_limit);
+            match doctor.clone().with_answer_limit(limit).exchange(HEALTH, None) {
+                Err(ClientError::Lost { source, .. }) => Err(source),
+                _ => Ok(()),
+            }
         };
         let begun = http::begin(&stream, deadline, PATIENCE.min(client.answer_limit), is_well);
         let begun = begun.map_err(|error| client.lost(LEASE, error))?;
