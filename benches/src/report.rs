@@ -61,10 +61,8 @@ const TARGETS: &str = "The last column is the same thing done by the least that 
 - **Lease.** The broker itself takes about 0.1 ms (the summary of `testenv run` shows it). The rest is waking two \
     processes that were idle for 40 ms and find the processor's caches full of PostgreSQL, which refilled the pool \
     meanwhile. The p99 is a lease that comes while both processors are at that.
-- **First query.** A session is a process. The first one that a test opens itself reads the catalogs of a server that has \
-    only just begun, and the pool refills on the same two processors meanwhile: with a pool that is not refilled, a \
-    database is created, leased and queried in less time than that. `db.connect()` of the harness takes over a session \
-    that is open already, and does not pay for this.
+- **First query.** A session is a process: this is what a new one costs on any server here. `db.connect()` of the harness \
+    takes over a session that is open already, and does not pay for it.
 - **Servers a second.** A server is six processes; their start and end are about 4,000 page faults. Of the processors' \
     time, 70 % is the kernel's, and 12 % the dynamic linker's: Debian's PostgreSQL 15 links 42 libraries, the newer build 17.
 - **Clean build.** Crates that wait for each other: `syn`, `serde_derive`, and `testenv-api`, whose types it derives.";
