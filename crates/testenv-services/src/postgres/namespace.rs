@@ -28,6 +28,9 @@ use crate::{Result, io_problem};
 const STUB: &str = "testenv_stub";
 /// Object ids given to clones start here: far above what a prepared database has used, far below where they wrap.
 const FIRST_OID: u32 = 1_000_000_000;
+/// How many closed databases may wait to be dropped. Whoever closes one more waits until there is room, and may:
+/// a server so far behind gains nothing from more databases, and every drop has a time limit.
+const MAX_CLOSED: usize = 256;
 
 type Rows = Vec<Vec<Option<String>>>;
 
@@ -41,17 +44,9 @@ pub struct Host {
     creating: Mutex<Admin>,
     /// Sessions that close databases, as many as were needed at once.
     closing: Mutex<Vec<Admin>>,
-    /// Databases without sessions and files, to be dropped.
-    closed: mpsc::Sender<Closed>,
+    /// Names of databases without sessions and files, to be dropped.
+    closed: mpsc::SyncSender<String>,
     last_oid: AtomicU32,
-}
-
-/// A database that nobody can connect to any more.
-#[derive(Debug)]
-enum Closed {
-    Named(String),
-    /// By object id, as it may have another name by now.
-    WithOid(u32),
 }
 
 #[derive(Debug)]
@@ -119,7 +114,7 @@ impl Host {
         server.session = None;
         let mut creating = Admin::new(&server.endpoint);
         creating.connection = Some(admin(&server.endpoint, "postgres")?);
-        let (closed, to_drop) = mpsc::channel();
+        let (closed, to_drop) = mpsc::sync_channel(MAX_CLOSED);
         let (dropping, exited) = (Admin::new(&server.endpoint), server.exited());
         std::thread::Builder::new()
             .name("dropper".into())
@@ -207,28 +202,31 @@ impl Host {
 
     /// Ends the sessions of a database, removes its files, and leaves the rest to [`drop_all`].
     fn close(&self, database: &Database) -> Result<()> {
-        let Some(overlay) = &database.overlay else {
-            let _ = self.closed.send(Closed::Named(database.endpoint.database.clone()));
-            return Ok(());
-        };
-        let spare = self.closing.lock().expect("no panic while locked").pop();
-        let mut admin = spare.unwrap_or_else(|| Admin::new(&self.server.endpoint));
-        let closed = overlay.close(&mut admin, &database.endpoint.database);
-        self.closing.lock().expect("no panic while locked").push(admin);
-        let _ = self.closed.send(closed?);
+        let mut name = database.endpoint.database.clone();
+        if let Some(overlay) = &database.overlay {
+            let spare = self.closing.lock().expect("no panic while locked").pop();
+            let mut admin = spare.unwrap_or_else(|| Admin::new(&self.server.endpoint));
+            let found = overlay.close(&mut admin);
+            self.closing.lock().expect("no panic while locked").push(admin);
+            // A test that dropped its database has perhaps created it anew.
+            name = found?.unwrap_or(name);
+        }
+        // Nobody is there to receive it once the server has ended.
+        let _ = self.closed.send(name);
         Ok(())
     }
 }
 
 impl Overlay {
-    /// Ends the sessions of the database that was created as `name`, and removes its files.
-    fn close(&self, admin: &mut Admin, name: &str) -> Result<Closed> {
+    /// Ends the sessions of the database and removes its files. Its name, unless a test has dropped it.
+    fn close(&self, admin: &mut Admin) -> Result<Option<String>> {
         let Self { oid, target, changes } = self;
         let mut run = |sql: &str| admin.execute(sql, "close a database");
-        // A test can have renamed its database, or dropped it.
-        let found = run(&format!("SELECT quote_ident(datname) FROM pg_database WHERE oid = {oid}"))?;
-        let quoted = found.into_iter().flatten().flatten().next();
-        if let Some(quoted) = &quoted {
+        // A test can have renamed it.
+        let found = run(&format!("SELECT datname FROM pg_database WHERE oid = {oid}"))?;
+        let name = found.into_iter().flatten().flatten().next();
+        if let Some(name) = &name {
+            let quoted = quote_name(name);
             run(&format!("ALTER DATABASE {quoted} WITH ALLOW_CONNECTIONS false IS_TEMPLATE false"))?;
             run(&format!(
                 "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datid = {oid}"
@@ -239,13 +237,12 @@ impl Overlay {
         }
         fork::unmount(target).map_err(|error| io_problem("unmount a database's files", &error))?;
         let _ = fs::remove_dir_all(changes);
-        if quoted.is_some() {
-            return Ok(Closed::WithOid(*oid));
+        if name.is_none() {
+            // PostgreSQL could not remove the directory while something was mounted over it.
+            fs::remove_dir_all(target)
+                .map_err(|error| io_problem("remove a database's directory", &error))?;
         }
-        // PostgreSQL could not remove the directory while something was mounted over it.
-        fs::remove_dir_all(target).map_err(|error| io_problem("remove a database's directory", &error))?;
-        // It was dropped perhaps to be created anew.
-        Ok(Closed::Named(name.to_owned()))
+        Ok(name)
     }
 }
 
@@ -253,32 +250,15 @@ impl Overlay {
 ///
 /// This is a thread's work, since it may take long and must keep nobody waiting: PostgreSQL drops a database once
 /// every session of the server has heard of it, and one that compresses a gigabyte listens only every other second.
-fn drop_all(to_drop: &mpsc::Receiver<Closed>, mut admin: Admin, exited: &AtomicBool) {
-    for closed in to_drop {
+fn drop_all(to_drop: &mpsc::Receiver<String>, mut admin: Admin, exited: &AtomicBool) {
+    for name in to_drop {
+        let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote_name(&name));
+        let dropped = admin.execute(&sql, "drop a database");
         if exited.load(Ordering::Acquire) {
             return;
         }
-        if let Err(problem) = closed.drop(&mut admin)
-            && !exited.load(Ordering::Acquire)
-        {
-            tracing::warn!(%problem, ?closed, "a database could not be dropped");
-        }
-    }
-}
-
-impl Closed {
-    fn drop(&self, admin: &mut Admin) -> Result<()> {
-        let mut run = |sql: &str| admin.execute(sql, "drop a database");
-        let quoted = match self {
-            Self::Named(name) => Some(quote_name(name)),
-            Self::WithOid(oid) => {
-                let sql = format!("SELECT quote_ident(datname) FROM pg_database WHERE oid = {oid}");
-                run(&sql)?.into_iter().flatten().flatten().next()
-            }
-        };
-        match quoted {
-            Some(quoted) => run(&format!("DROP DATABASE IF EXISTS {quoted} WITH (FORCE)")).map(drop),
-            None => Ok(()),
+        if let Err(problem) = dropped {
+            tracing::warn!(%problem, database = name, "a database could not be dropped");
         }
     }
 }
