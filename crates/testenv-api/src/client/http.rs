@@ -20,30 +20,6 @@ pub(super) fn left_until(deadline: Instant) -> io::Result<Duration> {
     Ok(left)
 }
 
-/// The first bytes of an answer. None of it needs to come before `deadline`, but whenever nothing has come for
-/// `patience`, `is_well` is asked whether to go on waiting.
-pub(super) fn begin(
-    mut stream: &UnixStream,
-    deadline: Instant,
-    patience: Duration,
-    is_well: impl Fn() -> io::Result<()>,
-) -> io::Result<Vec<u8>> {
-    let mut block = vec![0; 4096];
-    loop {
-        stream.set_read_timeout(Some(left_until(deadline)?.min(patience)))?;
-        match stream.read(&mut block) {
-            Ok(count) => {
-                block.truncate(count);
-                return Ok(block);
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // What a read that ran out of time says.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => is_well()?,
-            Err(error) => return Err(error),
-        }
-    }
-}
-
 fn malformed(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("not an answer that a broker gives: {what}"))
 }
@@ -56,9 +32,20 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// Reads and checks the head, of which `begun` has been read already.
-    pub(super) fn read(stream: UnixStream, begun: Vec<u8>, deadline: Instant) -> io::Result<Self> {
-        let mut input = Input { stream, deadline, buffer: begun, at: 0 };
+    /// Reads and checks the head.
+    pub(super) fn read(stream: UnixStream, deadline: Instant) -> io::Result<Self> {
+        Self::read_while(stream, deadline, Duration::MAX, || Ok(()))
+    }
+
+    /// The same; until the answer begins, `is_well` is asked whenever `patience` is over whether to go on waiting.
+    pub(super) fn read_while(
+        stream: UnixStream,
+        deadline: Instant,
+        patience: Duration,
+        is_well: impl Fn() -> io::Result<()>,
+    ) -> io::Result<Self> {
+        let mut input = Input { stream, deadline, buffer: Vec::new(), at: 0 };
+        input.fill_while(patience, is_well)?;
         let head = input.take_until(b"\r\n\r\n", HEAD_LIMIT_BYTES)?.ok_or(io::ErrorKind::UnexpectedEof)?;
         let head = std::str::from_utf8(&head).map_err(|_| malformed("its head is not text"))?;
         let mut lines = head.split("\r\n");
@@ -225,13 +212,18 @@ struct Input {
 impl Input {
     /// Reads more; false when the peer has closed.
     fn fill(&mut self) -> io::Result<bool> {
+        self.fill_while(Duration::MAX, || Ok(()))
+    }
+
+    /// The same; whenever nothing has come for `patience`, `is_well` is asked whether to go on waiting.
+    fn fill_while(&mut self, patience: Duration, is_well: impl Fn() -> io::Result<()>) -> io::Result<bool> {
         if self.at == self.buffer.len() {
             self.buffer.clear();
             self.at = 0;
         }
         let mut block = [0; 8192];
         loop {
-            self.stream.set_read_timeout(Some(left_until(self.deadline)?))?;
+            self.stream.set_read_timeout(Some(left_until(self.deadline)?.min(patience)))?;
             match self.stream.read(&mut block) {
                 Ok(count) => {
                     self.buffer.extend_from_slice(&block[..count]);
@@ -239,7 +231,7 @@ impl Input {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // A read timeout shows as WouldBlock; the next round says TimedOut if the deadline is over.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => is_well()?,
                 Err(error) => return Err(error),
             }
         }
@@ -296,7 +288,7 @@ mod tests {
             }
         });
         let result = (|| {
-            let mut answer = Answer::read(ours, Vec::new(), Instant::now() + Duration::from_secs(10))?;
+            let mut answer = Answer::read(ours, Instant::now() + Duration::from_secs(10))?;
             let mut lines = Vec::new();
             while let Some(line) = answer.body.line()? {
                 lines.push(String::from_utf8_lossy(&line).into_owned());
@@ -375,7 +367,7 @@ mod tests {
             let (mut theirs, ours) = UnixStream::pair().unwrap();
             theirs.write_all(&bytes).unwrap();
             drop(theirs);
-            if let Ok(mut answer) = Answer::read(ours, Vec::new(), Instant::now() + Duration::from_secs(10)) {
+            if let Ok(mut answer) = Answer::read(ours, Instant::now() + Duration::from_secs(10)) {
                 while let Ok(Some(line)) = answer.body.line() {
                     assert!(line.len() <= whole.len());
                 }
@@ -386,7 +378,7 @@ mod tests {
     #[test]
     fn a_broker_that_says_nothing_runs_into_the_deadline() {
         let (_theirs, ours) = UnixStream::pair().unwrap();
-        let error = Answer::read(ours, Vec::new(), Instant::now() + Duration::from_millis(20)).unwrap_err();
+        let error = Answer::read(ours, Instant::now() + Duration::from_millis(20)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
@@ -397,7 +389,7 @@ mod tests {
             let _ = theirs.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
             while theirs.write_all(&[b'x'; 4096]).is_ok() {}
         });
-        let mut answer = Answer::read(ours, Vec::new(), Instant::now() + Duration::from_secs(10)).unwrap();
+        let mut answer = Answer::read(ours, Instant::now() + Duration::from_secs(10)).unwrap();
         assert_eq!(answer.body.line().unwrap_err().kind(), io::ErrorKind::InvalidData);
         drop(answer);
         writer.join().unwrap();

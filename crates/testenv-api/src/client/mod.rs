@@ -183,7 +183,7 @@ impl Client {
     /// Sends one request and reads the head of its answer; an answer that is no success becomes an error.
     fn send(&self, operation: &str, json: Option<&[u8]>, deadline: Instant) -> Result<Body, ClientError> {
         let stream = self.connect_and_write(operation, json, deadline)?;
-        self.read_answer(operation, stream, Vec::new(), deadline)
+        self.success(operation, Answer::read(stream, deadline))
     }
 
     fn connect_and_write(
@@ -199,15 +199,9 @@ impl Client {
         Ok(stream)
     }
 
-    fn read_answer(
-        &self,
-        operation: &str,
-        stream: UnixStream,
-        begun: Vec<u8>,
-        deadline: Instant,
-    ) -> Result<Body, ClientError> {
-        let Answer { status, mut body } =
-            Answer::read(stream, begun, deadline).map_err(|error| self.lost(operation, error))?;
+    /// The body of an answer that is a success.
+    fn success(&self, operation: &str, answer: io::Result<Answer>) -> Result<Body, ClientError> {
+        let Answer { status, mut body } = answer.map_err(|error| self.lost(operation, error))?;
         if (200..300).contains(&status) {
             return Ok(body);
         }
@@ -275,9 +269,8 @@ impl Asked {
                 _ => Ok(()),
             }
         };
-        let begun = http::begin(&stream, deadline, PATIENCE.min(client.answer_limit), is_well);
-        let begun = begun.map_err(|error| client.lost(LEASE, error))?;
-        let mut body = client.read_answer(LEASE, stream, begun, deadline)?;
+        let answer = Answer::read_while(stream, deadline, PATIENCE.min(client.answer_limit), is_well);
+        let mut body = client.success(LEASE, answer)?;
         let line = body.line().and_then(|line| line.ok_or_else(|| io::ErrorKind::UnexpectedEof.into()));
         let lease = client.decode(LEASE, &line.map_err(|error| client.lost(LEASE, error))?)?;
         Ok(Held { lease, body, socket: client.socket })
