@@ -28,8 +28,8 @@
 //! A test asks a *broker* for its dependencies and gets a *lease* on each. The broker starts by itself on
 //! first use (the program `testenv`, `cargo install --path crates/testenv-cli`) and leaves when it has
 //! been idle. It prepares each dependency once, freezes the data, and forks a server from it for every
-//! lease, ahead of demand. A lease lasts as long as the connection over which it was asked for, so it ends when the test
-//! does, whether that passes, panics, or is killed. Nothing is left to a destructor.
+//! lease, ahead of demand. A lease lasts as long as the connection over which it was asked for, so it ends
+//! when the test does, whether that passes, panics, or is killed. Nothing is left to a destructor.
 //!
 //! This works alike under `cargo test`, where tests are threads, and `cargo nextest`, where they are
 //! processes.
