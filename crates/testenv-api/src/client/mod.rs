@@ -31,7 +31,7 @@ use serde::de::DeserializeOwned;
 
 pub use error::ClientError;
 use http::{Answer, Body};
-pub use start::{START_LIMIT, start_broker};
+pub use start::{INSTALL, START_LIMIT, start_broker};
 
 use crate::discovery::Workspace;
 use crate::{Event, Lease, LeaseRequest, PROTOCOL, PROTOCOL_HEADER, Problem, ProblemKind};

@@ -14,8 +14,8 @@ use crate::discovery::{Workspace, env};
 /// How long a broker may take until it accepts connections.
 pub const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// The command that installs the program.
-const INSTALL: &str = "`cargo install --path crates/testenv-cli` in a clone of testenv";
+/// How the program is installed, as hints say it.
+pub const INSTALL: &str = "`cargo install --path crates/testenv-cli` in a clone of testenv";
 
 /// How much of what the program says on its standard error is shown, in bytes.
 const STDERR_LIMIT_BYTES: u64 = 16 << 10;

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use testenv_api::client::INSTALL;
 use testenv_api::discovery::Workspace;
 use testenv_config::PerConfig;
 use testenv_runner::exit_codes;
@@ -44,8 +45,7 @@ pub(crate) fn run(workspace: &Workspace, args: &RunArgs) -> Result<i32, CliError
 fn programs() -> Result<(PathBuf, PathBuf), CliError> {
     let missing = |what: &str, error: String| {
         let text = format!(
-            "failed to find {what}\n  | {error}\n  hint: `cargo install --path crates/testenv-cli` in a clone of testenv \
-             installs testenv and testenv-wrap side by side"
+            "failed to find {what}\n  | {error}\n  hint: {INSTALL} installs testenv and testenv-wrap side by side"
         );
         CliError::new(exit_codes::NOT_FOUND, text)
     };
