@@ -14,14 +14,48 @@ pub enum ServiceKind {
     Postgres,
     /// Redis, or Valkey, which speaks the same protocol.
     Redis,
+    /// MySQL, or MariaDB, which speaks the same protocol.
+    Mysql,
+    /// ClickHouse.
+    Clickhouse,
+    /// A store of objects that speaks the protocol of Amazon S3.
+    S3,
+    /// Apache Kafka.
+    Kafka,
+    /// RabbitMQ.
+    Rabbitmq,
+    /// NATS with JetStream.
+    Nats,
+    /// Whatever a workspace describes itself.
+    Custom,
 }
 
 impl ServiceKind {
+    /// All kinds.
+    pub const ALL: [Self; 9] = [
+        Self::Postgres,
+        Self::Redis,
+        Self::Mysql,
+        Self::Clickhouse,
+        Self::S3,
+        Self::Kafka,
+        Self::Rabbitmq,
+        Self::Nats,
+        Self::Custom,
+    ];
+
     /// The name used in `testenv.toml` and on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Postgres => "postgres",
             Self::Redis => "redis",
+            Self::Mysql => "mysql",
+            Self::Clickhouse => "clickhouse",
+            Self::S3 => "s3",
+            Self::Kafka => "kafka",
+            Self::Rabbitmq => "rabbitmq",
+            Self::Nats => "nats",
+            Self::Custom => "custom",
         }
     }
 }
@@ -39,7 +73,8 @@ impl fmt::Display for ServiceKind {
 pub enum Isolation {
     /// A server of its own: own roles, settings, extensions, log.
     Server,
-    /// A database of its own, cloned from a template, in a server shared with other leases.
+    /// A namespace of its own (a database, bucket, virtual host, prefix of topics) in a server shared with other
+    /// leases.
     Namespace,
     /// The one migrated database that all `shared` leases of a role use; for tests that roll back what they do.
     Shared,
@@ -145,13 +180,18 @@ pub struct Lease {
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// Further TCP ports, by what they are for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ports: BTreeMap<String, u16>,
     /// User to connect as; empty where the service has none.
     pub user: String,
     /// Password; empty where none is needed.
     pub password: String,
-    /// Database name; for Redis the database number.
+    /// What in the server is the lease's: the database of an SQL server, the number of one in Redis, the bucket
+    /// of S3, the virtual host of RabbitMQ, the prefix of topics in Kafka; empty where the service has none.
     pub database: String,
-    /// Where the server's unix socket is: the directory for PostgreSQL, the socket file for Redis.
+    /// Where the server's unix socket is: the directory for PostgreSQL, the file for others; empty where the
+    /// service has none.
     pub socket: String,
     /// Environment variables of the role, its templates filled in.
     pub env: BTreeMap<String, String>,

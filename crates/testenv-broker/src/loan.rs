@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use testenv_services::log::Log;
-use testenv_services::namespace::Database;
+use testenv_services::namespace::Namespace;
 use testenv_services::server::{Server, Session};
 use testenv_services::service::{Endpoint, Spec};
 
@@ -20,7 +20,7 @@ pub(crate) struct Item {
 #[derive(Debug)]
 pub(crate) enum What {
     Server(Box<Server>),
-    Database(Box<Database>, Option<Session>),
+    Namespace(Box<Namespace>, Option<Session>),
     Shared(Arc<Server>),
 }
 
@@ -36,7 +36,7 @@ impl Item {
     pub(crate) fn endpoint(&self) -> &Endpoint {
         match &self.what {
             What::Server(server) => &server.endpoint,
-            What::Database(database, _) => &database.endpoint,
+            What::Namespace(namespace, _) => &namespace.endpoint,
             What::Shared(server) => &server.endpoint,
         }
     }
@@ -45,7 +45,7 @@ impl Item {
     pub(crate) fn take_session(&mut self) -> Option<Session> {
         match &mut self.what {
             What::Server(server) => server.session.take(),
-            What::Database(_, session) => session.take(),
+            What::Namespace(_, session) => session.take(),
             What::Shared(_) => None,
         }
     }
@@ -53,7 +53,7 @@ impl Item {
     pub(crate) fn server(&self) -> &Server {
         match &self.what {
             What::Server(server) => server,
-            What::Database(database, _) => database.host().server(),
+            What::Namespace(namespace, _) => namespace.host().server(),
             What::Shared(server) => server,
         }
     }

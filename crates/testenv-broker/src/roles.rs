@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use testenv_api::{Isolation, LeaseRequest, Problem, ProblemKind, RoleInfo, ServiceKind};
-use testenv_config::{Config, IsolationConfig, KindConfig, ServiceConfig};
+use testenv_config::{Config, IsolationConfig, ServiceConfig};
 use testenv_services::inputs::{Fingerprint, Watch};
 use testenv_services::machine::Machine;
-use testenv_services::service::Spec;
+use testenv_services::service::{self, Spec, kind};
 use testenv_services::snapshot::{self, Snapshot, Variant};
 
 use crate::BrokerOptions;
@@ -216,13 +216,6 @@ fn no_result() -> Problem {
     Problem::new(ProblemKind::Internal, "the preparing thread ended without a result")
 }
 
-fn kind(config: KindConfig) -> ServiceKind {
-    match config {
-        KindConfig::Postgres => ServiceKind::Postgres,
-        KindConfig::Redis | KindConfig::Valkey => ServiceKind::Redis,
-    }
-}
-
 fn configured_isolation(config: &ServiceConfig) -> Isolation {
     match config.isolation {
         Some(IsolationConfig::Namespace) => Isolation::Namespace,
@@ -232,9 +225,10 @@ fn configured_isolation(config: &ServiceConfig) -> Isolation {
 
 fn isolation(spec: &Spec, request: &LeaseRequest) -> Result<Isolation, Problem> {
     let isolation = request.isolation.unwrap_or_else(|| configured_isolation(&spec.config));
-    if spec.kind == ServiceKind::Redis && isolation == Isolation::Namespace {
-        return Err(Problem::new(ProblemKind::BadRequest, "Redis has no namespaces")
-            .hint("ask for isolation `server`: a Redis of its own starts in milliseconds"));
+    if isolation == Isolation::Namespace && !spec.has_namespaces() {
+        let title = format!("{} has no namespaces", spec.kind);
+        return Err(Problem::new(ProblemKind::BadRequest, title)
+            .hint("ask for isolation `server`: every lease then has a server of its own"));
     }
     Ok(isolation)
 }
@@ -277,11 +271,12 @@ fn choose(config: &Config, request: &LeaseRequest) -> Result<(String, ServiceCon
                 .detail(known())
                 .hint("name the role, as in #[testenv(role = \"…\")] or --role")),
                 (None, _) => {
-                    let kind = match service {
-                        ServiceKind::Postgres => KindConfig::Postgres,
-                        ServiceKind::Redis => KindConfig::Redis,
-                    };
-                    Ok((service.to_string(), ServiceConfig::new(kind)))
+                    let plain = service::plain(service).ok_or_else(|| {
+                        Problem::new(ProblemKind::NotFound, format!("no role is a {service} service"))
+                            .detail(known())
+                            .hint("describe it in testenv.toml; docs/configuration.md says how")
+                    })?;
+                    Ok((service.to_string(), plain))
                 }
             }
         }

@@ -137,8 +137,9 @@ pub(crate) struct RunArgs {
 
 /// A parser for words that stand for values.
 fn words<T: Clone + Send + Sync + 'static>(
-    values: &'static [(&'static str, T)],
+    values: impl Into<Vec<(&'static str, T)>>,
 ) -> impl clap::builder::TypedValueParser<Value = T> {
+    let values = values.into();
     PossibleValuesParser::new(values.iter().map(|(word, _)| *word)).map(move |given| {
         let found = values.iter().find(|(word, _)| *word == given);
         // The parser before this one lets no other word through.
@@ -147,7 +148,7 @@ fn words<T: Clone + Send + Sync + 'static>(
 }
 
 fn service_parser() -> impl clap::builder::TypedValueParser<Value = ServiceKind> {
-    words(&[("postgres", ServiceKind::Postgres), ("redis", ServiceKind::Redis)])
+    words(ServiceKind::ALL.map(|kind| (kind.as_str(), kind)))
 }
 
 fn isolation_parser() -> impl clap::builder::TypedValueParser<Value = Isolation> {

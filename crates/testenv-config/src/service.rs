@@ -84,6 +84,22 @@ pub enum KindConfig {
     Redis,
     /// Valkey.
     Valkey,
+    /// MySQL or MariaDB, whichever is installed.
+    Mysql,
+    /// MariaDB.
+    Mariadb,
+    /// ClickHouse.
+    Clickhouse,
+    /// A store of objects with the protocol of Amazon S3.
+    S3,
+    /// Apache Kafka.
+    Kafka,
+    /// RabbitMQ.
+    Rabbitmq,
+    /// NATS with JetStream.
+    Nats,
+    /// A service that the workspace describes itself.
+    Custom,
 }
 
 /// How far a lease is kept apart from others.
@@ -186,6 +202,11 @@ impl ServiceConfig {
         self.database.as_deref().unwrap_or("app")
     }
 
+    /// Names of the ports that a server has beside its main one, for placeholders such as `{port.native}`.
+    pub fn port_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// How long preparing may take.
     pub fn prepare_timeout(&self) -> Duration {
         self.prepare_timeout.map_or(Duration::from_secs(120), Span::as_duration)
@@ -211,6 +232,7 @@ impl ServiceConfig {
                 ("PGDATABASE", "{database}"),
             ],
             KindConfig::Redis | KindConfig::Valkey => &[("REDIS_URL", "{url}")],
+            _ => &[],
         };
         defaults.iter().map(|(name, template)| ((*name).to_owned(), (*template).to_owned())).collect()
     }
@@ -229,14 +251,21 @@ impl ServiceConfig {
     }
 
     pub(crate) fn check(&self) -> Result<(), (String, String)> {
-        let postgres_only = [
-            ("database", self.database.is_some()),
-            ("user", self.user.is_some()),
-            ("locale", self.locale.is_some()),
-            ("encoding", self.encoding.is_some()),
-            ("extensions", !self.extensions.is_empty()),
+        use KindConfig::{Postgres, Redis, Valkey};
+        // Keys that only some kinds have.
+        let limited: [(&str, bool, &[KindConfig]); 5] = [
+            ("database", self.database.is_some(), &[Postgres]),
+            ("user", self.user.is_some(), &[Postgres]),
+            ("locale", self.locale.is_some(), &[Postgres]),
+            ("encoding", self.encoding.is_some(), &[Postgres]),
+            ("extensions", !self.extensions.is_empty(), &[Postgres]),
         ];
-        if self.service == KindConfig::Postgres {
+        let misplaced = limited.iter().find(|(_, given, kinds)| *given && !kinds.contains(&self.service));
+        if let Some((key, _, kinds)) = misplaced {
+            let kinds: Vec<_> = kinds.iter().map(|kind| format!("{kind:?}").to_lowercase()).collect();
+            return Err(((*key).to_owned(), format!("only {} has this", kinds.join(", "))));
+        }
+        if self.service == Postgres {
             check_identifier("database", self.database())?;
             check_identifier("user", self.user())?;
             if matches!(self.database(), "postgres" | "template0" | "template1") {
@@ -245,9 +274,8 @@ impl ServiceConfig {
             if self.password.as_deref() == Some("") {
                 return Err(("password".into(), "PostgreSQL has no empty passwords".into()));
             }
-        } else if let Some((key, _)) = postgres_only.iter().find(|(_, given)| *given) {
-            return Err(((*key).to_owned(), "only PostgreSQL has this".into()));
-        } else if self.isolation == Some(IsolationConfig::Namespace) {
+        }
+        if matches!(self.service, Redis | Valkey) && self.isolation == Some(IsolationConfig::Namespace) {
             let what = "Redis starts in milliseconds and always has a server of its own; use \"server\"";
             return Err(("isolation".into(), what.into()));
         }
@@ -257,7 +285,9 @@ impl ServiceConfig {
                 return Err((name.clone(), "not a name: letters, digits, `_`, `-` and `.` only".into()));
             }
         }
-        let known = PLACEHOLDERS.map(|name| (name, ""));
+        let ports: Vec<_> = self.port_names().iter().map(|name| format!("port.{name}")).collect();
+        let names = PLACEHOLDERS.into_iter().chain(ports.iter().map(String::as_str));
+        let known: Vec<_> = names.map(|name| (name, "")).collect();
         for (name, text) in self.env.iter().flatten() {
             if name.is_empty() || name.contains(['=', '\0']) {
                 return Err(("env".into(), format!("{name:?} cannot be the name of a variable")));
@@ -320,7 +350,7 @@ mod tests {
     #[test]
     fn what_only_postgres_has_is_refused_elsewhere() {
         let error = parse("[services.cache]\nservice = \"redis\"\ndatabase = \"x\"").unwrap_err();
-        assert!(error.contains("services.cache.database: only PostgreSQL has this"), "{error}");
+        assert!(error.contains("services.cache.database: only postgres has this"), "{error}");
         let error = parse("[services.cache]\nservice = \"redis\"\nisolation = \"namespace\"").unwrap_err();
         assert!(error.contains("server of its own"), "{error}");
     }

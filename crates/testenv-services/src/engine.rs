@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 use testenv_api::{Engine, Problem, ProblemKind};
-use testenv_config::{KindConfig, ServiceConfig};
+use testenv_config::ServiceConfig;
 
+use crate::drivers::Driver;
 use crate::{Result, inputs, io_problem, machine, process, process::User};
 
 /// How long a program may take to say its version.
@@ -20,12 +21,27 @@ const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of that read at the most.
 const MAX_VERSION_TEXT: usize = 64 << 10;
 
+/// How the builds of an engine are found on a machine.
+#[derive(Debug)]
+pub(crate) struct Search {
+    /// What people call it.
+    pub(crate) title: &'static str,
+    /// Executables that make one, and the engine's name for each. The first that is found anywhere is the one.
+    pub(crate) programs: &'static [(&'static str, &'static str)],
+    /// How it is installed.
+    pub(crate) install: String,
+    /// Directories to look in before those of `PATH`.
+    pub(crate) dirs: Vec<PathBuf>,
+}
+
 /// A build of an engine: which program, and exactly which.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineBuild {
     /// Name, version and checksum.
     pub engine: Engine,
-    /// Directory of the programs.
+    /// The server's program.
+    pub program: PathBuf,
+    /// Its directory, where those that belong to it are.
     pub bin_dir: PathBuf,
 }
 
@@ -42,27 +58,33 @@ impl EngineBuild {
 ///
 /// # Errors
 /// [`ProblemKind::EngineMissing`], with the builds that were found and how to install one.
-pub fn find(config: &ServiceConfig, root: &Path, path: &str, user: Option<&User>) -> Result<EngineBuild> {
-    let programs: &[&str] = match config.service {
-        KindConfig::Postgres => &["postgres"],
-        KindConfig::Redis => &["redis-server", "valkey-server"],
-        KindConfig::Valkey => &["valkey-server"],
-    };
+pub(crate) fn find(
+    driver: &dyn Driver,
+    config: &ServiceConfig,
+    root: &Path,
+    path: &str,
+    user: Option<&User>,
+) -> Result<EngineBuild> {
+    let search = driver.search(config);
     let dirs = match &config.bin_dir {
         Some(dir) => vec![root.join(dir)],
-        None => usual_dirs(config.service, path),
+        None => {
+            let usual = ["/usr/local/bin", "/usr/bin", "/usr/sbin", "/opt/homebrew/bin"].map(PathBuf::from);
+            search.dirs.iter().cloned().chain(std::env::split_paths(path)).chain(usual).collect()
+        }
     };
-    let mut found = Vec::new();
-    for program in programs {
+    let mut found: Vec<EngineBuild> = Vec::new();
+    for (program, name) in search.programs {
         for dir in &dirs {
-            let file = dir.join(program);
-            let Ok(file) = file.canonicalize() else { continue };
+            let Ok(file) = dir.join(program).canonicalize() else { continue };
             let bin_dir = file.parent().unwrap_or(dir).to_path_buf();
-            if found.iter().any(|build: &EngineBuild| build.bin_dir == bin_dir) {
+            // Some programs are several by the names they are called by: redis-server is one of redis-check-rdb's.
+            let file = Some(bin_dir.join(program)).filter(|named| named.exists()).unwrap_or(file);
+            if found.iter().any(|build| build.bin_dir == bin_dir) {
                 continue;
             }
             machine::check_reachable(&file, user, "bin_dir")?;
-            found.push(EngineBuild { engine: inspect(&file, program)?, bin_dir });
+            found.push(EngineBuild { engine: inspect(driver, &file, name)?, program: file, bin_dir });
         }
         if !found.is_empty() {
             break;
@@ -74,7 +96,7 @@ pub fn find(config: &ServiceConfig, root: &Path, path: &str, user: Option<&User>
     matching
         .max_by_key(|build| version_key(&build.engine.version))
         .cloned()
-        .ok_or_else(|| missing(config, &dirs, &found))
+        .ok_or_else(|| missing(&search, config, &dirs, &found))
 }
 
 /// Whether `version` begins with the parts of `wanted`.
@@ -86,66 +108,47 @@ fn version_key(version: &str) -> Vec<u32> {
     version.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
 }
 
-fn usual_dirs(kind: KindConfig, path: &str) -> Vec<PathBuf> {
-    let mut dirs = Vec::new();
-    if kind == KindConfig::Postgres {
-        // Debian, Red Hat's community packages, Homebrew on both of its roots, a build from source.
-        for (parent, name, inner) in [
-            ("/usr/lib/postgresql", "", "bin"),
-            ("/usr", "pgsql-", "bin"),
-            ("/opt/homebrew/opt", "postgresql@", "bin"),
-            ("/usr/local/opt", "postgresql@", "bin"),
-        ] {
-            let entries = fs::read_dir(parent).into_iter().flatten().flatten();
-            dirs.extend(
-                entries
-                    .filter(|entry| entry.file_name().to_string_lossy().starts_with(name))
-                    .map(|entry| entry.path().join(inner)),
-            );
-        }
-        dirs.push("/usr/local/pgsql/bin".into());
-    }
-    dirs.extend(std::env::split_paths(path));
-    dirs.extend(["/usr/local/bin", "/usr/bin", "/usr/sbin", "/opt/homebrew/bin"].map(PathBuf::from));
-    dirs
-}
-
 /// What was found out about a program, and what its file looked like then. Locked while it is being found out.
 type Known = Arc<Mutex<Option<(inputs::Fingerprint, Engine)>>>;
 
 /// Asks a program for its version and takes its checksum, once for each state of the file.
-fn inspect(file: &Path, program: &str) -> Result<Engine> {
+fn inspect(driver: &dyn Driver, program: &Path, name: &str) -> Result<Engine> {
     static KNOWN: Mutex<BTreeMap<PathBuf, Known>> = Mutex::new(BTreeMap::new());
+    let file = driver.identity(program);
     let known = {
         let mut known = KNOWN.lock().expect("no panic while locked");
-        Arc::clone(known.entry(file.to_path_buf()).or_default())
+        Arc::clone(known.entry(file.clone()).or_default())
     };
     let mut known = known.lock().expect("no panic while locked");
-    let fingerprint = inputs::Fingerprint::take([file]);
+    let fingerprint = inputs::Fingerprint::take([file.as_path()]);
     if let Some((_, engine)) = known.as_ref().filter(|(seen, _)| *seen == fingerprint) {
         return Ok(engine.clone());
     }
     let failed = |error: &std::io::Error| Problem {
         kind: ProblemKind::EngineMissing,
-        ..io_problem(format!("run {} --version", file.display()), error)
+        ..io_problem(format!("find out the version of {}", program.display()), error)
     };
-    let text = version_text(file).map_err(|error| failed(&error))?;
-    let version = parse_version(&text)
-        .ok_or_else(|| failed(&std::io::Error::other(format!("no version in its answer: {text:?}"))))?;
-    let bytes = fs::read(file).map_err(|error| failed(&error))?;
-    let engine = Engine {
-        name: program.trim_end_matches("-server").to_owned(),
-        version: version.to_owned(),
-        sha256: inputs::hex(&Sha256::digest(&bytes)),
-    };
+    let version = driver.version(program).map_err(|error| failed(&error))?;
+    let bytes = fs::read(&file).map_err(|error| failed(&error))?;
+    let engine = Engine { name: name.to_owned(), version, sha256: inputs::hex(&Sha256::digest(&bytes)) };
     *known = Some((fingerprint, engine.clone()));
     Ok(engine)
 }
 
+/// The version that a program prints when it is run with `args`.
+///
+/// # Errors
+/// When it cannot be run, does not answer in time, or prints no version.
+pub(crate) fn ask_version(program: &Path, args: &[&str]) -> std::io::Result<String> {
+    let text = version_text(program, args)?;
+    let version = parse_version(&text).map(str::to_owned);
+    version.ok_or_else(|| std::io::Error::other(format!("no version in its answer: {text:?}")))
+}
+
 /// What a program prints when asked for its version, if it does so in time.
-fn version_text(file: &Path) -> std::io::Result<String> {
-    let mut child = Command::new(file)
-        .arg("--version")
+fn version_text(program: &Path, args: &[&str]) -> std::io::Result<String> {
+    let mut child = Command::new(program)
+        .args(args)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -171,19 +174,15 @@ fn version_text(file: &Path) -> std::io::Result<String> {
     read.map(|()| String::from_utf8_lossy(&text).into_owned())
 }
 
-/// The version in `postgres (PostgreSQL) 15.18 (Debian …)` or `Redis server v=7.0.15 sha=…`.
+/// The version in `postgres (PostgreSQL) 15.18 (Debian …)`, `Redis server v=7.0.15 sha=…` or `nats-server: v2.9.10`.
 fn parse_version(text: &str) -> Option<&str> {
     text.split_whitespace()
-        .map(|word| word.trim_start_matches("v="))
+        .map(|word| word.trim_start_matches('v').trim_start_matches('=').trim_end_matches(['.', ',']))
         .find(|word| word.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-fn missing(config: &ServiceConfig, dirs: &[PathBuf], found: &[EngineBuild]) -> Problem {
-    let (name, package) = match config.service {
-        KindConfig::Postgres => ("PostgreSQL", "postgresql"),
-        KindConfig::Redis => ("Redis or Valkey", "redis-server"),
-        KindConfig::Valkey => ("Valkey", "valkey-server"),
-    };
+fn missing(search: &Search, config: &ServiceConfig, dirs: &[PathBuf], found: &[EngineBuild]) -> Problem {
+    let Search { title, install, .. } = search;
     let wanted = config.version.as_ref().map_or_else(String::new, |version| format!(" {version}"));
     let detail = if found.is_empty() {
         let dirs: Vec<_> = dirs.iter().map(|dir| dir.display().to_string()).collect();
@@ -193,16 +192,17 @@ fn missing(config: &ServiceConfig, dirs: &[PathBuf], found: &[EngineBuild]) -> P
             found.iter().map(|it| format!("{} in {}", it.engine.version, it.bin_dir.display())).collect();
         format!("found only {}", builds.join(", "))
     };
-    Problem::new(ProblemKind::EngineMissing, format!("no {name}{wanted} on this machine"))
+    Problem::new(ProblemKind::EngineMissing, format!("no {title}{wanted} on this machine"))
         .detail(detail)
-        .hint(format!(
-            "install it (Debian, Ubuntu: apt-get install {package}), or name its directory with `bin_dir`"
-        ))
+        .hint(format!("install it ({install}), or name its directory with `bin_dir`"))
 }
 
 #[cfg(test)]
 mod tests {
+    use testenv_config::KindConfig;
+
     use super::*;
+    use crate::drivers::postgres::Postgres;
 
     #[test]
     fn versions_match_by_whole_parts() {
@@ -220,6 +220,8 @@ mod tests {
             parse_version("Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0"),
             Some("7.0.15")
         );
+        assert_eq!(parse_version("nats-server: v2.9.10\n"), Some("2.9.10"));
+        assert_eq!(parse_version("ClickHouse server version 18.16.1.\n"), Some("18.16.1"));
         assert_eq!(parse_version("no such thing"), None);
     }
 
@@ -232,7 +234,7 @@ mod tests {
     fn a_missing_engine_says_what_was_found_and_how_to_install() {
         let mut config = ServiceConfig::new(KindConfig::Postgres);
         config.version = Some("99".into());
-        let problem = find(&config, Path::new("/"), "", None).unwrap_err();
+        let problem = find(&Postgres, &config, Path::new("/"), "", None).unwrap_err();
         assert_eq!(problem.kind, ProblemKind::EngineMissing);
         assert!(problem.title.contains("no PostgreSQL 99"), "{problem}");
         assert!(problem.hint.contains("apt-get install postgresql"), "{problem}");

@@ -6,15 +6,15 @@
 //! with a bound on every wait; it has no async runtime, no pool and no idea of tests. Deciding *when* to fork
 //! and for whom is the broker's part.
 
+mod drivers;
 pub mod engine;
 pub mod fork;
 pub mod inputs;
 pub mod log;
 pub mod machine;
+pub mod namespace;
 pub mod ports;
-mod postgres;
 mod process;
-mod redis;
 pub mod sandbox;
 pub mod server;
 pub mod service;
@@ -22,8 +22,6 @@ pub mod snapshot;
 pub mod sweep;
 
 use testenv_api::{Problem, ProblemKind};
-
-pub use postgres::namespace;
 
 /// Result of this crate's operations: what goes wrong here is told to people, so it is a [`Problem`] at once.
 pub type Result<T, E = Problem> = std::result::Result<T, E>;

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
 use testenv_api::{Problem, ProblemKind};
 
+use crate::drivers::Dirs;
 use crate::fork::Fork;
 use crate::log::{self, Log};
 use crate::machine::Machine;
@@ -20,12 +20,12 @@ use crate::service::{Endpoint, Spec};
 use crate::snapshot::Snapshot;
 use crate::{Result, io_problem, sweep};
 
-/// How long a server may take to accept connections.
-const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a server may take to stop cleanly.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// How many ports are tried before a start is given up.
 const PORT_TRIES: usize = 8;
+/// How long to wait before a server is asked again whether it is ready.
+const ASK_EVERY: Duration = Duration::from_millis(10);
 /// Lines of a log shown with an error.
 const LOG_LINES: usize = 20;
 
@@ -86,7 +86,8 @@ impl Server {
         let mut server =
             Self::start_on(machine, spec, fork, (user, password, database), options.shared, on_exit)?;
         let data = server.fork.data();
-        let warmed = spec.driver.warm_up(&server.endpoint, &snapshot.data(), &data, machine, options.ahead);
+        let dirs = Dirs { frozen: &snapshot.data(), data: &data };
+        let warmed = spec.driver.warm_up(machine, spec, &server.endpoint, dirs, options.ahead);
         server.session = warmed.map_err(|problem| server.with_log(problem))?;
         Ok(server)
     }
@@ -102,8 +103,14 @@ impl Server {
     ) -> Result<Self> {
         let socket_dir =
             machine.socket_dir().map_err(|error| io_problem("create a socket directory", &error))?;
-        let mut endpoint =
-            Endpoint { host: "127.0.0.1".into(), port: 0, socket_dir, user, password, database };
+        let mut endpoint = Endpoint {
+            host: "127.0.0.1".into(),
+            socket_dir,
+            user,
+            password,
+            database,
+            ..Endpoint::default()
+        };
         let data = fork.data();
         let started = start_process(machine, spec, &data, &mut endpoint, shared);
         let (process, pipe, read_so_far) = match started {
@@ -150,7 +157,7 @@ impl Server {
     pub(crate) fn stop(mut self, spec: &Spec) -> Result<Fork> {
         let failed = |error: std::io::Error| io_problem(format!("stop the {} server", spec.kind), &error);
         self.session = None;
-        self.process.signal(Signal::INT).map_err(failed)?;
+        self.process.signal(spec.driver.stop_signal()).map_err(failed)?;
         if self.process.wait(STOP_TIMEOUT).map_err(failed)?.is_none() {
             let problem = Problem::new(
                 ProblemKind::StartFailed,
@@ -195,16 +202,25 @@ fn start_process(
     let what = format!("{} {}", spec.build.engine.name, spec.build.engine.version);
     let mut last_log = String::new();
     for _ in 0..PORT_TRIES {
-        endpoint.port = machine.ports.next().ok_or_else(|| no_port(machine))?;
-        let (program, args) = spec.driver.command(spec, data, endpoint, shared);
-        let mut spawn = machine.spawn(program, args, data);
+        let port = || machine.ports.next().ok_or_else(|| no_port(machine));
+        endpoint.port = port()?;
+        endpoint.ports = spec
+            .driver
+            .further_ports(spec)
+            .into_iter()
+            .map(|name| Ok((name, port()?)))
+            .collect::<Result<_>>()?;
+        spec.driver.before_start(machine, spec, data, endpoint)?;
+        let command = spec.driver.command(spec, data, endpoint, shared);
+        let mut spawn = machine.spawn(command.program, command.args, data);
+        spawn.env = command.env;
         spawn.pid_namespace = machine.sandbox.pid_namespaces;
         let failed = |error: std::io::Error| io_problem(format!("start {what}"), &error);
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|error| failed(error.into()))?;
         let mut process = process::spawn(&spawn, writer).map_err(failed)?;
         let mut reader = BufReader::new(fs::File::from(reader));
-        match wait_until_ready(&mut reader, |line| spec.driver.is_ready(line)) {
+        match wait_until_ready(&mut reader, spec, endpoint) {
             Ok(mut seen) => {
                 seen.extend_from_slice(reader.buffer());
                 return Ok((process, reader.into_inner().into(), seen));
@@ -243,20 +259,29 @@ fn last_lines(log: &str) -> String {
     lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
 }
 
-/// Reads the log until a line says that the server is ready; what was read so far either way.
+/// Reads the log until the server is ready, by its own word; what was read so far either way.
 fn wait_until_ready(
     reader: &mut BufReader<fs::File>,
-    is_ready: impl Fn(&str) -> bool,
+    spec: &Spec,
+    endpoint: &Endpoint,
 ) -> std::result::Result<Vec<u8>, (String, Vec<u8>)> {
     const MAX_LOG: u64 = 1 << 20;
-    let deadline = Instant::now() + START_TIMEOUT;
+    let timeout = spec.driver.start_timeout(spec);
+    let deadline = Instant::now() + timeout;
     let mut seen = Vec::new();
     loop {
+        let asked = spec.driver.ask_ready(spec, endpoint);
+        if let Some(Ok(())) = asked {
+            return Ok(seen);
+        }
         let left = deadline.saturating_duration_since(Instant::now());
-        match process::readable(reader.get_ref().as_fd(), left) {
+        let pause = if asked.is_some() { left.min(ASK_EVERY) } else { left };
+        match process::readable(reader.get_ref().as_fd(), pause) {
             Ok(true) => {}
+            Ok(false) if left > pause => continue,
             Ok(false) => {
-                return Err((format!("it was not ready within {} s", START_TIMEOUT.as_secs()), seen));
+                let saw = asked.and_then(Result::err).map_or_else(String::new, |saw| format!("; {saw}"));
+                return Err((format!("it was not ready within {} s{saw}", timeout.as_secs()), seen));
             }
             Err(error) => return Err((error.to_string(), seen)),
         }
@@ -266,7 +291,7 @@ fn wait_until_ready(
             let room = MAX_LOG.saturating_sub(start as u64);
             match reader.by_ref().take(room).read_until(b'\n', &mut seen) {
                 Ok(0) => return Err(("it closed its log before it was ready".into(), seen)),
-                Ok(_) if is_ready(&String::from_utf8_lossy(&seen[start..])) => return Ok(seen),
+                Ok(_) if spec.driver.is_ready(&String::from_utf8_lossy(&seen[start..])) => return Ok(seen),
                 Ok(_) if reader.buffer().contains(&b'\n') => {}
                 Ok(_) => break,
                 Err(error) => return Err((error.to_string(), seen)),

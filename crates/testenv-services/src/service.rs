@@ -3,17 +3,44 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use testenv_api::{Problem, ProblemKind, ServiceKind};
 use testenv_config::{KindConfig, ServiceConfig};
 
+use crate::drivers::{self, Driver};
 use crate::engine::{self, EngineBuild};
 use crate::machine::Machine;
-use crate::postgres::Postgres;
-use crate::redis::Redis;
-use crate::server::Session;
 use crate::{Result, process::Spawn};
+
+/// The kind of service that the wire knows, for one in `testenv.toml`.
+pub fn kind(config: KindConfig) -> ServiceKind {
+    match config {
+        KindConfig::Postgres => ServiceKind::Postgres,
+        KindConfig::Redis | KindConfig::Valkey => ServiceKind::Redis,
+        KindConfig::Mysql | KindConfig::Mariadb => ServiceKind::Mysql,
+        KindConfig::Clickhouse => ServiceKind::Clickhouse,
+        KindConfig::S3 => ServiceKind::S3,
+        KindConfig::Kafka => ServiceKind::Kafka,
+        KindConfig::Rabbitmq => ServiceKind::Rabbitmq,
+        KindConfig::Nats => ServiceKind::Nats,
+        KindConfig::Custom => ServiceKind::Custom,
+    }
+}
+
+/// What a kind of service is without a word of it in `testenv.toml`; `None` where it cannot be without.
+pub fn plain(kind: ServiceKind) -> Option<ServiceConfig> {
+    Some(ServiceConfig::new(match kind {
+        ServiceKind::Postgres => KindConfig::Postgres,
+        ServiceKind::Redis => KindConfig::Redis,
+        ServiceKind::Mysql => KindConfig::Mysql,
+        ServiceKind::Clickhouse => KindConfig::Clickhouse,
+        ServiceKind::S3 => KindConfig::S3,
+        ServiceKind::Kafka => KindConfig::Kafka,
+        ServiceKind::Rabbitmq => KindConfig::Rabbitmq,
+        ServiceKind::Nats => KindConfig::Nats,
+        ServiceKind::Custom => return None,
+    }))
+}
 
 /// A role of a workspace with everything needed to prepare and start it.
 #[derive(Clone)]
@@ -47,13 +74,16 @@ pub struct Endpoint {
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// Further TCP ports, by what they are for.
+    pub ports: BTreeMap<String, u16>,
     /// Directory of the unix socket.
     pub socket_dir: PathBuf,
     /// User; empty where the service has none.
     pub user: String,
     /// Password; empty where none is needed.
     pub password: String,
-    /// Database.
+    /// What in the server is meant: the database of an SQL server, the number of one in Redis, a bucket, a
+    /// virtual host, a prefix of topics; empty where the service has none.
     pub database: String,
 }
 
@@ -69,15 +99,13 @@ impl Spec {
         path: &str,
         machine: &Machine,
     ) -> Result<Self> {
-        let (kind, driver): (_, &'static dyn Driver) = match config.service {
-            KindConfig::Postgres => (ServiceKind::Postgres, &Postgres),
-            KindConfig::Redis | KindConfig::Valkey => (ServiceKind::Redis, &Redis),
-        };
+        let kind = kind(config.service);
+        let driver = drivers::of(kind)?;
         if let Some((setting, why)) = driver.reserved_setting(config) {
             let title = format!("services.{role}.settings.{setting} cannot be set");
             return Err(Problem::new(ProblemKind::InvalidConfig, title).detail(why));
         }
-        let build = engine::find(config, root, path, machine.user.as_ref())?;
+        let build = engine::find(driver, config, root, path, machine.user.as_ref())?;
         Ok(Self {
             role: role.to_owned(),
             kind,
@@ -86,6 +114,16 @@ impl Spec {
             build,
             driver,
         })
+    }
+
+    /// Whether leases can have namespaces in a shared server.
+    pub fn has_namespaces(&self) -> bool {
+        self.driver.namespaces().is_some()
+    }
+
+    /// What a server is taken to need before one was measured, in bytes.
+    pub fn memory(&self) -> u64 {
+        self.driver.memory()
     }
 
     /// URL of an endpoint, over TCP.
@@ -109,7 +147,9 @@ impl Spec {
     /// [`ProblemKind::InvalidConfig`] for a template with an unknown placeholder.
     pub fn env(&self, endpoint: &Endpoint) -> Result<BTreeMap<String, String>> {
         let (url, port, socket) = (self.url(endpoint), endpoint.port.to_string(), self.socket(endpoint));
-        let values = [
+        let ports: Vec<_> =
+            endpoint.ports.iter().map(|(name, port)| (format!("port.{name}"), port.to_string())).collect();
+        let mut values = vec![
             ("url", url.as_str()),
             ("host", &endpoint.host),
             ("port", &port),
@@ -119,6 +159,7 @@ impl Spec {
             ("socket", &socket),
             ("role", &self.role),
         ];
+        values.extend(ports.iter().map(|(name, port)| (name.as_str(), port.as_str())));
         let expand = |(name, template): (String, String)| {
             let value = testenv_config::expand(&template, &values).map_err(|error| {
                 Problem::new(
@@ -130,72 +171,6 @@ impl Spec {
         };
         self.config.env_templates().into_iter().map(expand).collect()
     }
-}
-
-/// First line of every configuration file.
-pub(crate) const CONFIG_HEADER: &str =
-    "# Written by testenv: its own settings first, then those of testenv.toml.\n";
-
-/// What is different from one kind of service to the next.
-pub(crate) trait Driver: Sync {
-    /// A setting in the configuration that testenv itself has to control, and why.
-    fn reserved_setting(&self, config: &ServiceConfig) -> Option<(String, &'static str)>;
-
-    /// Files that a step given as a directory consists of, by their endings.
-    fn file_endings(&self) -> &'static [&'static str];
-
-    /// Turns an empty directory into the data of a new server.
-    fn init(&self, machine: &Machine, spec: &Spec, data: &Path) -> Result<()>;
-
-    /// The configuration files of a server, by their names in its data directory.
-    fn config_files(&self, spec: &Spec, password: &str) -> Vec<(&'static str, String)>;
-
-    /// The server's program and arguments; `shared` when many leases will use it at once.
-    fn command(
-        &self,
-        spec: &Spec,
-        data: &Path,
-        endpoint: &Endpoint,
-        shared: bool,
-    ) -> (PathBuf, Vec<OsString>);
-
-    /// Whether a line of the log says that the server accepts connections.
-    fn is_ready(&self, line: &str) -> bool;
-
-    /// Whether a log says that the server's port was taken.
-    fn port_is_taken(&self, log: &str) -> bool;
-
-    /// Makes a server that is ready a fast one. With `session`, also opens a session on it.
-    fn warm_up(
-        &self,
-        endpoint: &Endpoint,
-        frozen: &Path,
-        data: &Path,
-        machine: &Machine,
-        session: bool,
-    ) -> Result<Option<Session>>;
-
-    /// Creates users, databases, extensions in a new server.
-    fn set_up(&self, spec: &Spec, endpoint: &Endpoint) -> Result<()>;
-
-    /// Applies one file of migrations or seed.
-    fn apply(&self, endpoint: &Endpoint, name: &str, content: &[u8], deadline: Instant) -> Result<()>;
-
-    /// What a server is doing now, for the message about a step that took too long.
-    fn doing(&self, endpoint: &Endpoint) -> String;
-
-    /// Last thing before a prepared server is stopped to be frozen.
-    fn before_freeze(&self, spec: &Spec, endpoint: &Endpoint) -> Result<()>;
-
-    /// Last thing after it was stopped: removes what a fork has no use for.
-    fn after_freeze(&self, data: &Path) -> std::io::Result<()>;
-
-    /// Where to connect at first, before [`set_up`](Self::set_up) has created anything.
-    fn login(&self, spec: &Spec, password: &str) -> (String, String, String);
-
-    fn url(&self, endpoint: &Endpoint) -> String;
-    fn socket(&self, endpoint: &Endpoint) -> PathBuf;
-    fn connect_command(&self, build: &EngineBuild, endpoint: &Endpoint) -> String;
 }
 
 impl Machine {
@@ -211,39 +186,5 @@ impl Machine {
             pid_namespace: false,
             process_group: false,
         }
-    }
-}
-
-/// Quotes a word for a shell.
-pub(crate) fn shell_word(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:@%+=,".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
-
-/// Encodes what has a meaning in URLs.
-pub(crate) fn url_part(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    text.bytes()
-        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_for_a_shell_cannot_break_out() {
-        assert_eq!(shell_word("plain-1.0"), "plain-1.0");
-        assert_eq!(shell_word("a'b; rm"), r"'a'\''b; rm'");
-        assert_eq!(shell_word(""), "''");
-    }
-
-    #[test]
-    fn parts_of_a_url_are_encoded() {
-        assert_eq!(url_part("p@ss/wörd"), "p%40ss%2Fw%C3%B6rd");
     }
 }

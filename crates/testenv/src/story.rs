@@ -123,6 +123,7 @@ mod tests {
             url: String::new(),
             host: String::new(),
             port: 1,
+            ports: BTreeMap::new(),
             user: String::new(),
             password: String::new(),
             database: String::new(),

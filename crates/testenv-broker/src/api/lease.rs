@@ -83,6 +83,7 @@ async fn lease(core: &Arc<Core>, peer: Peer, request: &LeaseRequest) -> Result<R
         timings,
         host: endpoint.host,
         port: endpoint.port,
+        ports: endpoint.ports,
         user: endpoint.user,
         password: endpoint.password,
         database: endpoint.database,

@@ -25,9 +25,6 @@ use crate::roles::{Role, Roles};
 use crate::workers::Jobs;
 use leases::{Active, KeptItem};
 
-/// Memory that a server is taken to need before one of its kind was measured, in bytes.
-const FIRST_GUESS: u64 = 12 << 20;
-
 /// Everything the broker knows.
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -287,18 +284,14 @@ impl Core {
                         Some(host) => Arc::clone(host),
                         None => {
                             let server = start()?;
-                            Arc::clone(host.insert(Host::new(
-                                Arc::clone(&self.machine),
-                                Arc::clone(snapshot),
-                                server,
-                            )?))
+                            Arc::clone(host.insert(Host::new(&self.machine, spec, snapshot, server)?))
                         }
                     }
                 };
                 let name = format!("t_{}_{}", key.role.replace('-', "_"), self.next_id().replace('-', "_"));
-                let database = host.create(&name)?;
-                let session = ahead.then(|| database.open_session()).transpose()?;
-                Ok(What::Database(Box::new(database), session))
+                let namespace = host.create(&name)?;
+                let session = if ahead { namespace.open_session()? } else { None };
+                Ok(What::Namespace(Box::new(namespace), session))
             }
             Isolation::Shared => {
                 let mut shared = common.server.lock().expect("no panic while locked");
@@ -407,16 +400,17 @@ impl State {
             }
             Isolation::Shared => return true,
         }
-        let of_role = |role: &str| self.memory.get(role).copied().unwrap_or(FIRST_GUESS);
-        let kept: u64 = self.kept.iter().map(|kept| of_role(&kept.item.spec.role)).sum();
-        let (mut servers, mut bytes) = (self.kept.len() + jobs.ended(), kept + of_role(&key.role));
+        let of_one = |spec: &Spec| self.memory.get(&spec.role).copied().unwrap_or_else(|| spec.memory());
+        let kept: u64 = self.kept.iter().map(|kept| of_one(&kept.item.spec)).sum();
+        let new = self.pools.get(key).map_or(0, |entry| of_one(&entry.spec));
+        let (mut servers, mut bytes) = (self.kept.len() + jobs.ended(), kept + new);
         for (key, entry) in &self.pools {
             let count = match key.isolation {
                 Isolation::Server => entry.pool.counts().made(),
                 Isolation::Namespace | Isolation::Shared => 1,
             };
             servers += count;
-            bytes += count as u64 * of_role(&key.role);
+            bytes += count as u64 * of_one(&entry.spec);
         }
         servers < config.pool.max_servers && bytes <= config.pool.max_memory.as_bytes()
     }

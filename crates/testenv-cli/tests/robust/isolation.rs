@@ -249,6 +249,6 @@ fn redis_has_no_namespaces_and_says_what_to_ask_for() {
     let isolation = Some(Isolation::Namespace);
     let message =
         workspace.try_lease(&LeaseRequest { role, isolation, ..LeaseRequest::default() }).unwrap_err();
-    crate::assert_says(&message, &["Redis has no namespaces", "isolation `server`"]);
+    crate::assert_says(&message, &["redis has no namespaces", "isolation `server`"]);
     workspace.end();
 }

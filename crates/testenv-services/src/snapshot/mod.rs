@@ -18,8 +18,8 @@ use crate::fork;
 use crate::{Result, io_problem};
 
 pub use plan::{Plan, watched_paths};
-pub(crate) use prepare::run_tool;
 pub use prepare::{Variant, ensure};
+pub(crate) use prepare::{perform, run_tool};
 
 /// Version of the format of snapshots. Part of every key, so that another version's are never used.
 const FORMAT: u32 = 1;
@@ -52,7 +52,7 @@ pub(crate) struct Meta {
     pub(crate) password: String,
     pub(crate) database: String,
     pub(crate) bytes: u64,
-    /// What clones are made from, where the snapshot was made for them (see `namespace`).
+    /// What clones are made from, where the snapshot was made for them (see `Driver::make_template`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) template: Option<Template>,
 }

@@ -8,6 +8,7 @@ use testenv_config::{PrepareStep, PrepareTable};
 
 use super::FORMAT;
 use crate::inputs::{self, KeyHash};
+use crate::machine::Machine;
 use crate::service::Spec;
 use crate::{Result, io_problem};
 
@@ -51,8 +52,9 @@ impl Plan {
     ///
     /// # Errors
     /// When a file or directory that the configuration names cannot be read.
-    pub fn read(spec: &Spec, uid: u32) -> Result<Self> {
+    pub fn read(spec: &Spec, machine: &Machine) -> Result<Self> {
         let config = &spec.config;
+        let uid = machine.user.as_ref().map_or_else(|| rustix::process::geteuid().as_raw(), |user| user.uid);
         let optional = |value: &Option<String>| {
             value.clone().map_or_else(|| "-".to_owned(), |value| format!("={value}"))
         };
@@ -98,6 +100,11 @@ impl Plan {
             }
         }
         Ok(Self { base_key, stages })
+    }
+
+    /// The stages that migrate and seed, after users and databases are there.
+    pub(crate) fn steps(&self) -> &[Stage] {
+        &self.stages[1..]
     }
 
     /// Key of the state after the last stage.

@@ -11,14 +11,15 @@ use testenv_config::PrepareTable;
 
 use super::plan::{Action, Plan, Stage};
 use super::{FORMAT, Meta, Snapshot, Template};
+use crate::drivers::Finish;
 use crate::fork::Fork;
 use crate::inputs::KeyHash;
 use crate::log::Log;
 use crate::machine::Machine;
 use crate::process::{self, Spawn};
 use crate::server::Server;
-use crate::service::Spec;
-use crate::{Result, io_problem, namespace};
+use crate::service::{Endpoint, Spec};
+use crate::{Result, io_problem};
 
 /// Bytes of a command's output shown when it fails.
 const OUTPUT_LINES: usize = 40;
@@ -42,8 +43,7 @@ pub fn ensure(
     variant: Variant,
     progress: &dyn Fn(&str),
 ) -> Result<Arc<Snapshot>> {
-    let uid = machine.user.as_ref().map_or_else(|| rustix::process::geteuid().as_raw(), |user| user.uid);
-    let plan = Plan::read(spec, uid)?;
+    let plan = Plan::read(spec, machine)?;
     match variant {
         Variant::Server => prepared(machine, spec, &plan, progress),
         Variant::Template => {
@@ -52,8 +52,7 @@ pub fn ensure(
                 return Ok(snapshot);
             }
             let prepared = prepared(machine, spec, &plan, progress)?;
-            progress("making the template for namespaces");
-            with_template(machine, spec, &prepared, &key)
+            with_template(machine, spec, prepared, &key, progress)
         }
     }
 }
@@ -87,11 +86,10 @@ fn prepared(machine: &Machine, spec: &Spec, plan: &Plan, progress: &dyn Fn(&str)
     }
     let server = Server::start_on(machine, spec, fork, login.clone(), false, || {})?;
     for stage in &plan.stages[done..] {
-        perform(machine, spec, &server, stage, deadline, progress)?;
+        perform(machine, spec, &server, &server.endpoint, stage, deadline, progress)?;
     }
     progress("freezing the snapshot");
-    let description = describe(spec, plan);
-    freeze(machine, spec, server, plan.key(), description, login, None)
+    freeze(machine, spec, server, plan.key(), describe(spec, plan), None)
 }
 
 /// A server that was initialised and nothing more.
@@ -120,13 +118,24 @@ fn initialised(
     machine.store.put(&plan.base_key, &fork.data(), meta, machine.user.as_ref())
 }
 
-/// The same state with a template for namespaces.
-fn with_template(machine: &Machine, spec: &Spec, prepared: &Snapshot, key: &str) -> Result<Arc<Snapshot>> {
+/// The same state with what namespaces are cloned from, under `key`; the state itself where that is all it takes.
+fn with_template(
+    machine: &Machine,
+    spec: &Spec,
+    prepared: Arc<Snapshot>,
+    key: &str,
+    progress: &dyn Fn(&str),
+) -> Result<Arc<Snapshot>> {
+    progress("making the template for namespaces");
     let fork = machine.forks.fork(&prepared.data()).map_err(|error| io_problem("fork a snapshot", &error))?;
     let server = Server::start_on(machine, spec, fork, prepared.login(), false, || {})?;
-    let template = namespace::create_stub(spec, &server)?;
-    let description = format!("{}, as a template", prepared.meta.description);
-    freeze(machine, spec, server, key, description, prepared.login(), template)
+    match spec.driver.make_template(spec, &server)? {
+        Some(template) => {
+            let description = format!("{}, as a template", prepared.meta.description);
+            freeze(machine, spec, server, key, description, Some(template))
+        }
+        None => Ok(prepared),
+    }
 }
 
 fn freeze(
@@ -135,16 +144,17 @@ fn freeze(
     server: Server,
     key: &str,
     description: String,
-    (user, password, database): (String, String, String),
-    template: Option<(Template, namespace::Stub)>,
+    template: Option<(Template, Finish)>,
 ) -> Result<Arc<Snapshot>> {
     spec.driver.before_freeze(spec, &server.endpoint).map_err(|problem| server.with_log(problem))?;
+    let Endpoint { user, password, database, .. } = server.endpoint.clone();
     let fork = server.stop(spec)?;
-    let reduced = spec.driver.after_freeze(&fork.data()).and_then(|()| match &template {
-        Some((_, stub)) => namespace::reduce_stub(&fork.data(), stub),
-        None => Ok(()),
-    });
-    reduced.map_err(|error| io_problem("freeze the snapshot", &error))?;
+    let (template, finish) = template.unzip();
+    let finished = spec
+        .driver
+        .after_freeze(&fork.data())
+        .and_then(|()| finish.map_or(Ok(()), |finish| finish(&fork.data())));
+    finished.map_err(|error| io_problem("freeze the snapshot", &error))?;
     let meta = Meta {
         format: FORMAT,
         engine: spec.build.engine.clone(),
@@ -153,15 +163,17 @@ fn freeze(
         password,
         database,
         bytes: 0,
-        template: template.map(|(template, _)| template),
+        template,
     };
     machine.store.put(key, &fork.data(), meta, machine.user.as_ref())
 }
 
-fn perform(
+/// Does what a stage says with the server, or with a namespace of it: whichever `endpoint` is.
+pub(crate) fn perform(
     machine: &Machine,
     spec: &Spec,
     server: &Server,
+    endpoint: &Endpoint,
     stage: &Stage,
     deadline: Instant,
     progress: &dyn Fn(&str),
@@ -169,16 +181,16 @@ fn perform(
     let (what, done) = match &stage.action {
         Action::SetUp => {
             progress("setting up users and databases");
-            return spec.driver.set_up(spec, &server.endpoint).map_err(|problem| server.with_log(problem));
+            return spec.driver.set_up(spec, endpoint).map_err(|problem| server.with_log(problem));
         }
         Action::File { name, path } => {
             progress(&format!("applying {name}"));
             let content = fs::read(path).map_err(|error| io_problem(format!("read {name}"), &error))?;
-            (name.clone(), spec.driver.apply(&server.endpoint, name, &content, deadline))
+            (name.clone(), spec.driver.apply(spec, endpoint, name, &content, deadline))
         }
         Action::Command(table) => {
             progress(&format!("running {}", table.command));
-            (table.command.clone(), run_command(machine, spec, server, table, deadline))
+            (table.command.clone(), run_command(machine, spec, endpoint, table, deadline))
         }
     };
     done.map_err(|mut problem| {
@@ -186,7 +198,7 @@ fn perform(
         if Instant::now() < deadline {
             return server.with_log(problem);
         }
-        let doing = spec.driver.doing(&server.endpoint);
+        let doing = spec.driver.doing(endpoint);
         let limit = spec.config.prepare_timeout().as_secs();
         let saw = if doing.is_empty() { String::new() } else { format!("\nthe server was at: {doing}") };
         problem.detail = format!("{what} was running when {limit} s were up\n{}{saw}", problem.detail);
@@ -198,11 +210,10 @@ fn perform(
 fn run_command(
     machine: &Machine,
     spec: &Spec,
-    server: &Server,
+    endpoint: &Endpoint,
     table: &PrepareTable,
     deadline: Instant,
 ) -> Result<()> {
-    let endpoint = &server.endpoint;
     let defaults = testenv_config::ServiceConfig { env: None, ..spec.config.clone() };
     let defaults = Spec { config: defaults, ..spec.clone() }.env(endpoint)?;
     let mut spawn = machine.spawn("/bin/sh".into(), vec!["-c".into(), (&table.command).into()], &spec.root);

@@ -150,6 +150,7 @@ fn work(spec: &ClientSpec, held: &[Held]) -> Result<u64, Trouble> {
             ServiceKind::Redis => sql::redis(lease)
                 .map(|connection| Worker::Keys(Box::new(connection)))
                 .map_err(|error| error.to_string()),
+            other => Err(format!("there is no work for a {other}")),
         };
         let mut worker = worker.map_err(Trouble::Data)?;
         worker.check_new(spec).map_err(Trouble::Data)?;

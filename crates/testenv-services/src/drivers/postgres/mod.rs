@@ -1,24 +1,28 @@
 //! PostgreSQL.
 
-pub mod namespace;
+mod clones;
 mod wire;
 
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use rustix::process::Signal;
 use sha2::{Digest as _, Sha256};
 use testenv_api::{Problem, ProblemKind};
 use testenv_config::ServiceConfig;
 
-use crate::engine::EngineBuild;
+use crate::drivers::{CONFIG_HEADER, Command, Dirs, Driver, Finish, Namespaces, shell_word, url_part};
+use crate::engine::{EngineBuild, Search};
 use crate::fork;
 use crate::machine::Machine;
-use crate::server::Session;
-use crate::service::{CONFIG_HEADER, Driver, Endpoint, Spec, shell_word, url_part};
-use crate::snapshot::run_tool;
+use crate::namespace::Clones;
+use crate::server::{Server, Session};
+use crate::service::{Endpoint, Spec};
+use crate::snapshot::{Snapshot, Template, run_tool};
 use crate::{Result, io_problem};
 
 use wire::{Connection, WireError};
@@ -79,6 +83,20 @@ const RESERVED: &[(&str, &str)] = &[
 pub(crate) struct Postgres;
 
 impl Driver for Postgres {
+    fn search(&self, _: &ServiceConfig) -> Search {
+        Search {
+            title: "PostgreSQL",
+            programs: &[("postgres", "postgres")],
+            install: "Debian, Ubuntu: apt-get install postgresql".into(),
+            dirs: usual_dirs(),
+        }
+    }
+
+    fn stop_signal(&self) -> Signal {
+        // Ends sessions too; SIGTERM would wait for them.
+        Signal::INT
+    }
+
     fn reserved_setting(&self, config: &ServiceConfig) -> Option<(String, &'static str)> {
         let reserved = |name: &String| {
             let (_, why) = RESERVED.iter().find(|(reserved, _)| name.eq_ignore_ascii_case(reserved))?;
@@ -117,13 +135,7 @@ impl Driver for Postgres {
         vec![("postgresql.conf", conf), ("pg_hba.conf", hba.to_owned())]
     }
 
-    fn command(
-        &self,
-        spec: &Spec,
-        data: &Path,
-        endpoint: &Endpoint,
-        shared: bool,
-    ) -> (PathBuf, Vec<OsString>) {
+    fn command(&self, spec: &Spec, data: &Path, endpoint: &Endpoint, shared: bool) -> Command {
         let mut args: Vec<OsString> =
             vec!["-D".into(), data.into(), "-p".into(), endpoint.port.to_string().into()];
         if shared && !spec.config.settings.contains_key("max_connections") {
@@ -135,7 +147,7 @@ impl Driver for Postgres {
             "-k".into(),
             endpoint.socket_dir.clone().into(),
         ]);
-        (spec.build.bin_dir.join("postgres"), args)
+        Command { program: spec.build.program.clone(), args, env: Vec::new() }
     }
 
     fn is_ready(&self, line: &str) -> bool {
@@ -148,13 +160,13 @@ impl Driver for Postgres {
 
     fn warm_up(
         &self,
-        endpoint: &Endpoint,
-        frozen: &Path,
-        data: &Path,
         machine: &Machine,
+        _spec: &Spec,
+        endpoint: &Endpoint,
+        dirs: Dirs<'_>,
         session: bool,
     ) -> Result<Option<Session>> {
-        restore_relation_caches(frozen, data, machine)
+        restore_relation_caches(dirs, machine)
             .map_err(|error| io_problem("restore the relation caches", &error))?;
         let opened = session
             .then(|| Connection::open(endpoint, &endpoint.user, &endpoint.database, STATEMENT_TIMEOUT));
@@ -178,17 +190,17 @@ impl Driver for Postgres {
         }
         run(format!("ALTER ROLE {user} PASSWORD {secret}"))?;
         run(format!("CREATE DATABASE {database} OWNER {user}"))?;
-        let mut admin = self::admin(endpoint, &endpoint.database)?;
-        for extension in &spec.config.extensions {
-            let sql = format!("CREATE EXTENSION IF NOT EXISTS {} CASCADE", quote_name(extension));
-            execute(&mut admin, &sql, &format!("create extension {extension}")).map_err(|problem| {
-                problem.hint("install the package that brings the extension (Debian: postgresql-contrib or postgresql-15-NAME)")
-            })?;
-        }
-        Ok(())
+        create_extensions(spec, endpoint)
     }
 
-    fn apply(&self, endpoint: &Endpoint, name: &str, content: &[u8], deadline: Instant) -> Result<()> {
+    fn apply(
+        &self,
+        _spec: &Spec,
+        endpoint: &Endpoint,
+        name: &str,
+        content: &[u8],
+        deadline: Instant,
+    ) -> Result<()> {
         let failed = |title: String| Problem::new(ProblemKind::PrepareFailed, title);
         let sql = std::str::from_utf8(content).map_err(|error| {
             failed(format!("{name} is not UTF-8 text"))
@@ -225,8 +237,7 @@ impl Driver for Postgres {
         rows.into_iter().flatten().flatten().flatten().collect::<Vec<_>>().join("\n")
     }
 
-    fn before_freeze(&self, spec: &Spec, endpoint: &Endpoint) -> Result<()> {
-        let _ = spec;
+    fn before_freeze(&self, _spec: &Spec, endpoint: &Endpoint) -> Result<()> {
         // A session's start writes the database's relation cache, if it is not there.
         for database in ["postgres", &endpoint.database] {
             execute(&mut admin(endpoint, database)?, "SELECT 1", "read the catalogs")?;
@@ -258,6 +269,68 @@ impl Driver for Postgres {
         let parts = [format!("psql -h {} -p {port}", shell_word(&socket_dir.display().to_string()))];
         format!("{} -U {} -d {}", parts[0], shell_word(user), shell_word(database))
     }
+
+    fn namespaces(&self) -> Option<&'static dyn Namespaces> {
+        Some(&Postgres)
+    }
+
+    fn make_template(&self, spec: &Spec, server: &Server) -> Result<Option<(Template, Finish)>> {
+        clones::create_stub(spec, server)
+    }
+
+    fn clones(
+        &self,
+        machine: &Arc<Machine>,
+        _spec: &Arc<Spec>,
+        snapshot: &Arc<Snapshot>,
+        server: &Server,
+    ) -> Result<Box<dyn Clones>> {
+        Ok(Box::new(clones::Databases::new(machine, snapshot, server)?))
+    }
+}
+
+impl Namespaces for Postgres {
+    fn create(&self, spec: &Spec, server: &Endpoint, name: &str) -> Result<Endpoint> {
+        let (database, owner) = (quote_name(name), quote_name(&server.user));
+        let sql = format!("CREATE DATABASE {database} OWNER {owner}");
+        execute(&mut admin(server, "postgres")?, &sql, "create a database")?;
+        let endpoint = Endpoint { database: name.to_owned(), ..server.clone() };
+        create_extensions(spec, &endpoint)?;
+        Ok(endpoint)
+    }
+
+    fn remove(&self, _spec: &Spec, server: &Endpoint, namespace: &Endpoint) -> Result<()> {
+        let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote_name(&namespace.database));
+        execute(&mut admin(server, "postgres")?, &sql, "drop a database").map(drop)
+    }
+}
+
+/// Directories that hold a server's programs: Debian's, those of Red Hat's community packages, Homebrew's on
+/// both of its roots, that of a build from source.
+fn usual_dirs() -> Vec<PathBuf> {
+    let parents = [
+        ("/usr/lib/postgresql", ""),
+        ("/usr", "pgsql-"),
+        ("/opt/homebrew/opt", "postgresql@"),
+        ("/usr/local/opt", "postgresql@"),
+    ];
+    let versions = parents.iter().flat_map(|(parent, name)| {
+        let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+        let named = entries.filter(move |entry| entry.file_name().to_string_lossy().starts_with(name));
+        named.map(|entry| entry.path().join("bin"))
+    });
+    versions.chain(["/usr/local/pgsql/bin".into()]).collect()
+}
+
+fn create_extensions(spec: &Spec, endpoint: &Endpoint) -> Result<()> {
+    let mut admin = admin(endpoint, &endpoint.database)?;
+    for extension in &spec.config.extensions {
+        let sql = format!("CREATE EXTENSION IF NOT EXISTS {} CASCADE", quote_name(extension));
+        execute(&mut admin, &sql, &format!("create extension {extension}")).map_err(|problem| {
+            problem.hint("install the package that brings the extension (Debian: postgresql-contrib or postgresql-15-NAME)")
+        })?;
+    }
+    Ok(())
 }
 
 /// The socket's file.
@@ -284,7 +357,8 @@ fn statement_problem(title: &str, error: &WireError) -> Problem {
 /// Puts back the relation caches, which a starting server removes because after a crash they could be wrong.
 /// After the clean stop that a snapshot is made from they are right, and without them every first session
 /// of a database reads all its catalogs.
-fn restore_relation_caches(frozen: &Path, data: &Path, machine: &Machine) -> std::io::Result<()> {
+fn restore_relation_caches(dirs: Dirs<'_>, machine: &Machine) -> std::io::Result<()> {
+    let Dirs { frozen, data } = dirs;
     let databases =
         fs::read_dir(frozen.join("base"))?.flatten().map(|entry| Path::new("base").join(entry.file_name()));
     for dir in std::iter::once(PathBuf::from("global")).chain(databases) {

@@ -7,19 +7,22 @@
 //! before anybody can connect to it. Where the machine allows no overlay, or the server is older than 15,
 //! databases are cloned by PostgreSQL itself.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Instant;
 
-use testenv_api::{Problem, ProblemKind, ServiceKind};
+use testenv_api::{Problem, ProblemKind};
 
 use super::wire::{Connection, WireError};
 use super::{STATEMENT_TIMEOUT, admin, execute, quote_name, quote_text};
+use crate::drivers::Finish;
 use crate::fork::{self, Strategy};
 use crate::machine::Machine;
-use crate::server::Server;
+use crate::namespace::Clones;
+use crate::server::{Server, Session};
 use crate::service::{Endpoint, Spec};
 use crate::snapshot::{Snapshot, Template};
 use crate::{Result, io_problem};
@@ -34,14 +37,15 @@ const MAX_CLOSED: usize = 256;
 
 type Rows = Vec<Vec<Option<String>>>;
 
-/// A server whose database can be cloned.
+/// Databases of one server, cloned from the prepared one.
 #[derive(Debug)]
-pub struct Host {
-    server: Server,
+pub(super) struct Databases {
     snapshot: Arc<Snapshot>,
     machine: Arc<Machine>,
     /// Databases are created one at a time.
     creating: Mutex<Admin>,
+    /// Files of the databases that there are, by the names they were created with.
+    overlays: Mutex<HashMap<String, Overlay>>,
     /// Sessions that close databases, as many as were needed at once.
     closing: Mutex<Vec<Admin>>,
     /// Names of databases without sessions and files, to be dropped.
@@ -86,15 +90,6 @@ impl Admin {
     }
 }
 
-/// A database of its own in a shared server. Dropping it closes the database, which is dropped soon after.
-#[derive(Debug)]
-pub struct Database {
-    host: Arc<Host>,
-    /// Where it is.
-    pub endpoint: Endpoint,
-    overlay: Option<Overlay>,
-}
-
 /// The files of a database.
 #[derive(Debug)]
 struct Overlay {
@@ -105,13 +100,10 @@ struct Overlay {
     changes: PathBuf,
 }
 
-impl Host {
-    /// Makes a running server, started from a snapshot with a template, a host.
-    ///
+impl Databases {
     /// # Errors
     /// When the server does not answer.
-    pub fn new(machine: Arc<Machine>, snapshot: Arc<Snapshot>, mut server: Server) -> Result<Arc<Self>> {
-        server.session = None;
+    pub(super) fn new(machine: &Arc<Machine>, snapshot: &Arc<Snapshot>, server: &Server) -> Result<Self> {
         let mut creating = Admin::new(&server.endpoint);
         creating.connection = Some(admin(&server.endpoint, "postgres")?);
         let (closed, to_drop) = mpsc::sync_channel(MAX_CLOSED);
@@ -120,66 +112,28 @@ impl Host {
             .name("dropper".into())
             .spawn(move || drop_all(&to_drop, dropping, &exited))
             .map_err(|error| io_problem("start a thread", &error))?;
-        Ok(Arc::new(Self {
-            server,
-            snapshot,
-            machine,
+        Ok(Self {
+            snapshot: Arc::clone(snapshot),
+            machine: Arc::clone(machine),
             creating: Mutex::new(creating),
+            overlays: Mutex::default(),
             closing: Mutex::default(),
             closed,
             last_oid: AtomicU32::new(FIRST_OID),
-        }))
-    }
-
-    /// The server.
-    pub fn server(&self) -> &Server {
-        &self.server
-    }
-
-    /// Clones the prepared database as `name`.
-    ///
-    /// # Errors
-    /// [`ProblemKind::StartFailed`] with what the server said.
-    pub fn create(self: &Arc<Self>, name: &str) -> Result<Database> {
-        self.machine.check_room()?;
-        let owner = quote_name(&self.server.endpoint.user);
-        let mut admin = self.creating.lock().expect("no panic while locked");
-        let failed = |problem: Problem| Problem { kind: ProblemKind::StartFailed, ..problem };
-        let quoted = quote_name(name);
-        let overlay = match (self.machine.forks.strategy(), self.snapshot.template()) {
-            (Strategy::Overlay { in_user_namespace }, Some(template)) => {
-                let oid = self.last_oid.fetch_add(1, Ordering::Relaxed) + 1;
-                let sql = format!(
-                    "CREATE DATABASE {quoted} TEMPLATE {STUB} OWNER {owner} STRATEGY wal_log OID = {oid}"
-                );
-                admin.execute(&sql, "create a database").map_err(failed)?;
-                let mounted = self.mount(template, oid, in_user_namespace);
-                let overlay = mounted.map_err(|error| {
-                    let _ = admin.execute(&format!("DROP DATABASE {quoted}"), "drop a database");
-                    io_problem("mount a database's files", &error)
-                })?;
-                Some(overlay)
-            }
-            _ => {
-                let template = quote_name(&self.server.endpoint.database);
-                let sql = format!("CREATE DATABASE {quoted} TEMPLATE {template} OWNER {owner}");
-                admin.execute(&sql, "create a database").map_err(failed)?;
-                None
-            }
-        };
-        if self.snapshot.template().is_none_or(|template| template.has_settings) {
-            self.copy_settings(&mut admin, name)?;
-        }
-        drop(admin);
-        let endpoint = Endpoint { database: name.to_owned(), ..self.server.endpoint.clone() };
-        Ok(Database { host: Arc::clone(self), endpoint, overlay })
+        })
     }
 
     /// Mounts the prepared database's files at the place of database `oid`.
-    fn mount(&self, template: Template, oid: u32, in_user_namespace: bool) -> std::io::Result<Overlay> {
+    fn mount(
+        &self,
+        server: &Server,
+        template: Template,
+        oid: u32,
+        in_user_namespace: bool,
+    ) -> std::io::Result<Overlay> {
         let frozen = self.snapshot.data().join("base").join(template.database_oid.to_string());
-        let target = self.server.data().join("base").join(oid.to_string());
-        let changes = self.server.data().with_file_name(format!("db-{oid}"));
+        let target = server.data().join("base").join(oid.to_string());
+        let changes = server.data().with_file_name(format!("db-{oid}"));
         let owner = self.machine.user.as_ref();
         fork::make_dir(&changes, 0o711, None)?;
         let mounted = fork::overlay(&frozen, &changes, &target, owner, in_user_namespace);
@@ -190,8 +144,8 @@ impl Host {
     }
 
     /// `ALTER DATABASE … SET` of the template holds for its clones too, which `CREATE DATABASE` does not see to.
-    fn copy_settings(&self, admin: &mut Admin, name: &str) -> Result<()> {
-        let (template, clone) = (quote_text(&self.server.endpoint.database), quote_text(name));
+    fn copy_settings(admin: &mut Admin, template: &str, name: &str) -> Result<()> {
+        let (template, clone) = (quote_text(template), quote_text(name));
         let sql = format!(
             "INSERT INTO pg_catalog.pg_db_role_setting SELECT clone.oid, setrole, setconfig \
              FROM pg_catalog.pg_db_role_setting JOIN pg_catalog.pg_database template ON template.oid = setdatabase, \
@@ -199,13 +153,46 @@ impl Host {
         );
         admin.execute(&sql, "copy the database's settings").map(drop)
     }
+}
+
+impl Clones for Databases {
+    fn create(&self, server: &Server, name: &str) -> Result<Endpoint> {
+        let owner = quote_name(&server.endpoint.user);
+        let mut admin = self.creating.lock().expect("no panic while locked");
+        let quoted = quote_name(name);
+        match (self.machine.forks.strategy(), self.snapshot.template()) {
+            (Strategy::Overlay { in_user_namespace }, Some(template)) => {
+                let oid = self.last_oid.fetch_add(1, Ordering::Relaxed) + 1;
+                let sql = format!(
+                    "CREATE DATABASE {quoted} TEMPLATE {STUB} OWNER {owner} STRATEGY wal_log OID = {oid}"
+                );
+                admin.execute(&sql, "create a database")?;
+                let mounted = self.mount(server, template, oid, in_user_namespace);
+                let overlay = mounted.map_err(|error| {
+                    let _ = admin.execute(&format!("DROP DATABASE {quoted}"), "drop a database");
+                    io_problem("mount a database's files", &error)
+                })?;
+                self.overlays.lock().expect("no panic while locked").insert(name.to_owned(), overlay);
+            }
+            _ => {
+                let template = quote_name(&server.endpoint.database);
+                let sql = format!("CREATE DATABASE {quoted} TEMPLATE {template} OWNER {owner}");
+                admin.execute(&sql, "create a database")?;
+            }
+        }
+        if self.snapshot.template().is_none_or(|template| template.has_settings) {
+            Self::copy_settings(&mut admin, &server.endpoint.database, name)?;
+        }
+        Ok(Endpoint { database: name.to_owned(), ..server.endpoint.clone() })
+    }
 
     /// Ends the sessions of a database, removes its files, and leaves the rest to [`drop_all`].
-    fn close(&self, database: &Database) -> Result<()> {
-        let mut name = database.endpoint.database.clone();
-        if let Some(overlay) = &database.overlay {
+    fn remove(&self, server: &Server, database: &Endpoint) -> Result<()> {
+        let mut name = database.database.clone();
+        let overlay = self.overlays.lock().expect("no panic while locked").remove(&name);
+        if let Some(overlay) = overlay {
             let spare = self.closing.lock().expect("no panic while locked").pop();
-            let mut admin = spare.unwrap_or_else(|| Admin::new(&self.server.endpoint));
+            let mut admin = spare.unwrap_or_else(|| Admin::new(&server.endpoint));
             let found = overlay.close(&mut admin);
             self.closing.lock().expect("no panic while locked").push(admin);
             // A test that dropped its database has perhaps created it anew.
@@ -214,6 +201,12 @@ impl Host {
         // Nobody is there to receive it once the server has ended.
         let _ = self.closed.send(name);
         Ok(())
+    }
+
+    fn open_session(&self, database: &Endpoint) -> Result<Option<Session>> {
+        Connection::open(database, &database.user, &database.database, STATEMENT_TIMEOUT)
+            .map(|connection| Some(connection.into_session()))
+            .map_err(|error| super::statement_problem("the new database does not answer", &error))
     }
 }
 
@@ -263,46 +256,17 @@ fn drop_all(to_drop: &mpsc::Receiver<String>, mut admin: Admin, exited: &AtomicB
     }
 }
 
-impl Database {
-    /// The server it is in.
-    pub fn host(&self) -> &Arc<Host> {
-        &self.host
-    }
-
-    /// Opens a session on it, which fills the caches that a first session would otherwise wait for.
-    ///
-    /// # Errors
-    /// When the server does not answer.
-    pub fn open_session(&self) -> Result<crate::server::Session> {
-        let endpoint = &self.endpoint;
-        Connection::open(endpoint, &endpoint.user, &endpoint.database, STATEMENT_TIMEOUT)
-            .map(Connection::into_session)
-            .map_err(|error| super::statement_problem("the new database does not answer", &error))
-    }
-}
-
-impl Drop for Database {
-    fn drop(&mut self) {
-        if self.host.server.has_exited() {
-            return;
-        }
-        if let Err(problem) = self.host.close(self) {
-            tracing::warn!(%problem, database = self.endpoint.database, "a database could not be closed");
-        }
-    }
-}
-
 /// A stub, as it is before it is reduced.
-#[derive(Clone, Debug)]
-pub(crate) struct Stub {
+#[derive(Debug)]
+struct Stub {
     oid: u32,
     /// Name of the file that holds its `pg_class`.
     pg_class: String,
 }
 
 /// Creates the stub in a server that is being prepared; `None` where clones are made another way.
-pub(crate) fn create_stub(spec: &Spec, server: &Server) -> Result<Option<(Template, Stub)>> {
-    if spec.kind != ServiceKind::Postgres || spec.build.major() < 15 {
+pub(super) fn create_stub(spec: &Spec, server: &Server) -> Result<Option<(Template, Finish)>> {
+    if spec.build.major() < 15 {
         return Ok(None);
     }
     let endpoint = &server.endpoint;
@@ -332,17 +296,21 @@ pub(crate) fn create_stub(spec: &Spec, server: &Server) -> Result<Option<(Templa
     let rows =
         execute(&mut connection, "SELECT pg_relation_filenode('pg_class')", "find the file of pg_class")?;
     let pg_class = rows.into_iter().flatten().flatten().next().unwrap_or_default();
-    Ok(Some((Template { database_oid, has_settings }, Stub { oid: stub_oid, pg_class })))
+    let stub = Stub { oid: stub_oid, pg_class };
+    Ok(Some((Template { database_oid, has_settings }, Box::new(move |data| stub.reduce(data)))))
 }
 
-/// Reduces the stub's directory, while the server is stopped, to what makes a clone of it copy nothing.
-pub(crate) fn reduce_stub(data: &Path, stub: &Stub) -> std::io::Result<()> {
-    let dir = data.join("base").join(stub.oid.to_string());
-    for entry in fs::read_dir(&dir)? {
-        let entry = entry?;
-        if !["PG_VERSION", "pg_filenode.map", &stub.pg_class].iter().any(|kept| entry.file_name() == **kept) {
-            fs::remove_file(entry.path())?;
+impl Stub {
+    /// Reduces its directory, while the server is stopped, to what makes a clone of it copy nothing.
+    fn reduce(&self, data: &Path) -> std::io::Result<()> {
+        let dir = data.join("base").join(self.oid.to_string());
+        let kept = ["PG_VERSION", "pg_filenode.map", &self.pg_class];
+        for entry in fs::read_dir(&dir)? {
+            let entry = entry?;
+            if !kept.iter().any(|kept| entry.file_name() == **kept) {
+                fs::remove_file(entry.path())?;
+            }
         }
+        fs::OpenOptions::new().write(true).truncate(true).open(dir.join(&self.pg_class)).map(drop)
     }
-    fs::OpenOptions::new().write(true).truncate(true).open(dir.join(&stub.pg_class)).map(drop)
 }

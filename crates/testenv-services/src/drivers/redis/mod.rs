@@ -1,19 +1,19 @@
 //! Redis and Valkey.
 
-use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use testenv_api::{Problem, ProblemKind};
-use testenv_config::ServiceConfig;
+use testenv_config::{KindConfig, ServiceConfig};
 
 use crate::Result;
-use crate::engine::EngineBuild;
+use crate::drivers::{CONFIG_HEADER, Command, Dirs, Driver, Namespaces, shell_word, url_part};
+use crate::engine::{EngineBuild, Search};
 use crate::machine::Machine;
 use crate::server::Session;
-use crate::service::{CONFIG_HEADER, Driver, Endpoint, Spec, shell_word, url_part};
+use crate::service::{Endpoint, Spec};
 
 /// Settings that testenv relies on.
 const RESERVED: &[&str] = &[
@@ -38,6 +38,20 @@ const MAX_REPLY: u64 = 1 << 20;
 pub(crate) struct Redis;
 
 impl Driver for Redis {
+    fn search(&self, config: &ServiceConfig) -> Search {
+        const PROGRAMS: [(&str, &str); 2] = [("redis-server", "redis"), ("valkey-server", "valkey")];
+        let (title, programs, package) = match config.service {
+            KindConfig::Valkey => ("Valkey", &PROGRAMS[1..], "valkey-server"),
+            _ => ("Redis or Valkey", &PROGRAMS[..], "redis-server"),
+        };
+        Search {
+            title,
+            programs,
+            install: format!("Debian, Ubuntu: apt-get install {package}"),
+            dirs: Vec::new(),
+        }
+    }
+
     fn reserved_setting(&self, config: &ServiceConfig) -> Option<(String, &'static str)> {
         let name =
             config.settings.keys().find(|name| RESERVED.iter().any(|it| name.eq_ignore_ascii_case(it)))?;
@@ -66,14 +80,7 @@ impl Driver for Redis {
         vec![("redis.conf", conf)]
     }
 
-    fn command(
-        &self,
-        spec: &Spec,
-        data: &Path,
-        endpoint: &Endpoint,
-        _shared: bool,
-    ) -> (PathBuf, Vec<OsString>) {
-        let program = spec.build.bin_dir.join(format!("{}-server", spec.build.engine.name));
+    fn command(&self, spec: &Spec, data: &Path, endpoint: &Endpoint, _shared: bool) -> Command {
         let args = vec![
             data.join("redis.conf").into(),
             "--port".into(),
@@ -83,7 +90,7 @@ impl Driver for Redis {
             "--dir".into(),
             data.into(),
         ];
-        (program, args)
+        Command { program: spec.build.program.clone(), args, env: Vec::new() }
     }
 
     fn is_ready(&self, line: &str) -> bool {
@@ -98,14 +105,13 @@ impl Driver for Redis {
 
     fn warm_up(
         &self,
+        _machine: &Machine,
+        _spec: &Spec,
         endpoint: &Endpoint,
-        _: &Path,
-        _: &Path,
-        _: &Machine,
-        _: bool,
+        _dirs: Dirs<'_>,
+        _session: bool,
     ) -> Result<Option<Session>> {
-        let mut client = Client::open(endpoint)?;
-        client.run(&["PING"])?;
+        Client::open(endpoint)?.run(&["PING"])?;
         Ok(None)
     }
 
@@ -117,7 +123,14 @@ impl Driver for Redis {
         Ok(())
     }
 
-    fn apply(&self, endpoint: &Endpoint, name: &str, content: &[u8], deadline: Instant) -> Result<()> {
+    fn apply(
+        &self,
+        _spec: &Spec,
+        endpoint: &Endpoint,
+        name: &str,
+        content: &[u8],
+        deadline: Instant,
+    ) -> Result<()> {
         let mut client = Client::open(endpoint)?;
         let text = String::from_utf8_lossy(content);
         for (number, line) in text.lines().enumerate() {
@@ -139,16 +152,8 @@ impl Driver for Redis {
         Ok(())
     }
 
-    fn doing(&self, _: &Endpoint) -> String {
-        String::new()
-    }
-
-    fn before_freeze(&self, _: &Spec, endpoint: &Endpoint) -> Result<()> {
+    fn before_freeze(&self, _spec: &Spec, endpoint: &Endpoint) -> Result<()> {
         Client::open(endpoint)?.run(&["SAVE"])
-    }
-
-    fn after_freeze(&self, _: &Path) -> std::io::Result<()> {
-        Ok(())
     }
 
     fn url(&self, endpoint: &Endpoint) -> String {
@@ -170,6 +175,10 @@ impl Driver for Redis {
             password => format!("REDISCLI_AUTH={} ", shell_word(password)),
         };
         format!("{login}{}-cli -s {}", build.engine.name, shell_word(&socket))
+    }
+
+    fn namespaces(&self) -> Option<&'static dyn Namespaces> {
+        None
     }
 }
 

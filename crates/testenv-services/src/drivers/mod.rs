@@ -1,0 +1,260 @@
+//! What is different from one kind of service to the next: a folder for each, and the traits they implement.
+//!
+//! A new kind is a folder here, a variant of [`ServiceKind`] and of the configuration's `KindConfig`, and a line
+//! in [`of`].
+
+pub(crate) mod postgres;
+mod redis;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use testenv_api::{Problem, ProblemKind, ServiceKind};
+use testenv_config::ServiceConfig;
+
+use crate::engine::{EngineBuild, Search};
+use crate::machine::Machine;
+use crate::namespace::{Clones, Replay};
+use crate::server::{Server, Session};
+use crate::service::{Endpoint, Spec};
+use crate::snapshot::{Snapshot, Template};
+use crate::{Result, engine};
+
+/// The driver of a kind.
+///
+/// # Errors
+/// [`ProblemKind::InvalidConfig`] for a kind that this build has no driver for.
+pub(crate) fn of(kind: ServiceKind) -> Result<&'static dyn Driver> {
+    Ok(match kind {
+        ServiceKind::Postgres => &postgres::Postgres,
+        ServiceKind::Redis => &redis::Redis,
+        other => {
+            let title = format!("this build of testenv has no {other}");
+            return Err(Problem::new(ProblemKind::InvalidConfig, title));
+        }
+    })
+}
+
+/// First line of every configuration file.
+pub(crate) const CONFIG_HEADER: &str =
+    "# Written by testenv: its own settings first, then those of testenv.toml.\n";
+
+/// A program to start.
+#[derive(Debug, Default)]
+pub(crate) struct Command {
+    pub(crate) program: PathBuf,
+    pub(crate) args: Vec<OsString>,
+    /// Added to the little that a server's environment has: `PATH`, `HOME`, `LANG`.
+    pub(crate) env: Vec<(OsString, OsString)>,
+}
+
+/// The directories of a fork.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dirs<'a> {
+    /// The snapshot's data, never to be written to.
+    pub(crate) frozen: &'a Path,
+    /// The server's own data.
+    pub(crate) data: &'a Path,
+}
+
+/// Finishes a template in the data of the server that it was made in, once that has stopped.
+pub(crate) type Finish = Box<dyn FnOnce(&Path) -> std::io::Result<()>>;
+
+/// One kind of service, as a server that testenv prepares, forks and starts.
+pub(crate) trait Driver: Sync {
+    /// How its builds are found on a machine.
+    fn search(&self, config: &ServiceConfig) -> Search;
+
+    /// Version of a program that was found.
+    ///
+    /// # Errors
+    /// When it cannot be run, or says nothing that looks like a version.
+    fn version(&self, program: &Path) -> std::io::Result<String> {
+        engine::ask_version(program, &["--version"])
+    }
+
+    /// The file whose checksum tells this build from others.
+    fn identity(&self, program: &Path) -> PathBuf {
+        program.to_path_buf()
+    }
+
+    /// A setting in the configuration that testenv itself has to control, and why.
+    fn reserved_setting(&self, config: &ServiceConfig) -> Option<(String, &'static str)>;
+
+    /// Files that a step given as a directory consists of, by their endings; all files when empty.
+    fn file_endings(&self) -> &'static [&'static str];
+
+    /// Names of the ports that a server needs beside its main one.
+    fn further_ports(&self, spec: &Spec) -> Vec<String> {
+        spec.config.port_names()
+    }
+
+    /// What a server is taken to need before one was measured, in bytes.
+    fn memory(&self) -> u64 {
+        12 << 20
+    }
+
+    /// How long a server may take to accept connections.
+    fn start_timeout(&self, _spec: &Spec) -> Duration {
+        Duration::from_secs(30)
+    }
+
+    /// What makes a server stop cleanly.
+    fn stop_signal(&self) -> Signal {
+        Signal::TERM
+    }
+
+    /// Turns an empty directory into the data of a new server.
+    fn init(&self, machine: &Machine, spec: &Spec, data: &Path) -> Result<()>;
+
+    /// The configuration files of a server, by their names in its data directory. They are frozen with it, so
+    /// nothing in them may be about one server, as its port is.
+    fn config_files(&self, spec: &Spec, password: &str) -> Vec<(&'static str, String)>;
+
+    /// Last thing before a server is started on its data: what in there is about this one server.
+    fn before_start(
+        &self,
+        _machine: &Machine,
+        _spec: &Spec,
+        _data: &Path,
+        _endpoint: &Endpoint,
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    /// The server's program; `shared` when many leases will use it at once.
+    fn command(&self, spec: &Spec, data: &Path, endpoint: &Endpoint, shared: bool) -> Command;
+
+    /// Whether a line of the log says that the server accepts connections.
+    fn is_ready(&self, line: &str) -> bool;
+
+    /// For servers whose log does not say it: asks the server itself whether it is ready, every few
+    /// milliseconds. `None` where the log is the one to go by; an error says what was seen instead.
+    fn ask_ready(&self, _spec: &Spec, _endpoint: &Endpoint) -> Option<Result<(), String>> {
+        None
+    }
+
+    /// Whether a log says that the server's port was taken.
+    fn port_is_taken(&self, log: &str) -> bool;
+
+    /// Makes a server that is ready a fast one, and has it answer a question that only this server can answer.
+    /// With `session`, also opens a session on it, to be handed over.
+    fn warm_up(
+        &self,
+        machine: &Machine,
+        spec: &Spec,
+        endpoint: &Endpoint,
+        dirs: Dirs<'_>,
+        session: bool,
+    ) -> Result<Option<Session>>;
+
+    /// Creates users, databases, extensions in a new server.
+    fn set_up(&self, spec: &Spec, endpoint: &Endpoint) -> Result<()>;
+
+    /// Applies one file of migrations or seed. `name` is its path as people know it.
+    fn apply(
+        &self,
+        spec: &Spec,
+        endpoint: &Endpoint,
+        name: &str,
+        content: &[u8],
+        deadline: Instant,
+    ) -> Result<()>;
+
+    /// What a server is doing now, for the message about a step that took too long.
+    fn doing(&self, _endpoint: &Endpoint) -> String {
+        String::new()
+    }
+
+    /// Last thing before a prepared server is stopped to be frozen.
+    fn before_freeze(&self, _spec: &Spec, _endpoint: &Endpoint) -> Result<()> {
+        Ok(())
+    }
+
+    /// Last thing after it was stopped: removes what a fork has no use for.
+    fn after_freeze(&self, _data: &Path) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    /// User, password and database that a new server is used with.
+    fn login(&self, spec: &Spec, password: &str) -> (String, String, String);
+
+    /// URL over TCP.
+    fn url(&self, endpoint: &Endpoint) -> String;
+
+    /// Where the unix socket is, in the form that the service's clients take; empty where there is none.
+    fn socket(&self, _endpoint: &Endpoint) -> PathBuf {
+        PathBuf::new()
+    }
+
+    /// Shell command that connects a client.
+    fn connect_command(&self, build: &EngineBuild, endpoint: &Endpoint) -> String;
+
+    /// Namespaces in a shared server, where the kind has them.
+    fn namespaces(&self) -> Option<&'static dyn Namespaces>;
+
+    /// What namespaces are cloned from, made in a server of the prepared snapshot: recorded with the snapshot
+    /// that it is then frozen as. `None` where the prepared snapshot is all it takes.
+    fn make_template(&self, _spec: &Spec, _server: &Server) -> Result<Option<(Template, Finish)>> {
+        Ok(None)
+    }
+
+    /// How prepared namespaces come into being in a shared server: by applying the role's steps to an empty one,
+    /// unless the kind knows a quicker way.
+    fn clones(
+        &self,
+        machine: &Arc<Machine>,
+        spec: &Arc<Spec>,
+        _snapshot: &Arc<Snapshot>,
+        _server: &Server,
+    ) -> Result<Box<dyn Clones>> {
+        Ok(Box::new(Replay::new(machine, spec)?))
+    }
+}
+
+/// Namespaces in a server that many share, whoever runs it: it is reached by its endpoint alone.
+pub(crate) trait Namespaces: Sync {
+    /// Creates an empty namespace called `name` (`t_` and then a-z, 0-9 and `_`; put into the form that the
+    /// service allows), with a login that reaches no other where the service has such; says how to use it.
+    fn create(&self, spec: &Spec, server: &Endpoint, name: &str) -> Result<Endpoint>;
+
+    /// Removes a namespace and all that is in it. None is an error, unless it is still there afterwards.
+    fn remove(&self, spec: &Spec, server: &Endpoint, namespace: &Endpoint) -> Result<()>;
+}
+
+/// Quotes a word for a shell.
+pub(crate) fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:@%+=,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// Encodes what has a meaning in URLs.
+pub(crate) fn url_part(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_for_a_shell_cannot_break_out() {
+        assert_eq!(shell_word("plain-1.0"), "plain-1.0");
+        assert_eq!(shell_word("a'b; rm"), r"'a'\''b; rm'");
+        assert_eq!(shell_word(""), "''");
+    }
+
+    #[test]
+    fn parts_of_a_url_are_encoded() {
+        assert_eq!(url_part("p@ss/wörd"), "p%40ss%2Fw%C3%B6rd");
+    }
+}
