@@ -25,6 +25,7 @@ pub struct Host {
 #[derive(Debug)]
 pub struct Namespace {
     host: Arc<Host>,
+    name: String,
     /// How it is used.
     pub endpoint: Endpoint,
 }
@@ -35,7 +36,7 @@ pub(crate) trait Clones: Debug + Send + Sync {
     fn create(&self, server: &Server, name: &str) -> Result<Endpoint>;
 
     /// Removes one, or at least closes it and sees to the rest soon after.
-    fn remove(&self, server: &Server, namespace: &Endpoint) -> Result<()>;
+    fn remove(&self, server: &Server, name: &str) -> Result<()>;
 
     /// Opens a session on one, to be handed over, where the kind of service has such.
     fn open_session(&self, _namespace: &Endpoint) -> Result<Option<Session>> {
@@ -75,7 +76,7 @@ impl Host {
             _ => problem,
         };
         let endpoint = self.clones.create(&self.server, name).map_err(failed)?;
-        Ok(Namespace { host: Arc::clone(self), endpoint })
+        Ok(Namespace { host: Arc::clone(self), name: name.to_owned(), endpoint })
     }
 }
 
@@ -100,8 +101,8 @@ impl Drop for Namespace {
         if self.host.server.has_exited() {
             return;
         }
-        if let Err(problem) = self.host.clones.remove(&self.host.server, &self.endpoint) {
-            tracing::warn!(%problem, namespace = self.endpoint.database, "a namespace could not be removed");
+        if let Err(problem) = self.host.clones.remove(&self.host.server, &self.name) {
+            tracing::warn!(%problem, namespace = self.name, "a namespace could not be removed");
         }
     }
 }
@@ -139,14 +140,14 @@ impl Clones for Replay {
         for stage in self.plan.steps() {
             let performed = perform(&self.machine, &self.spec, server, &endpoint, stage, deadline, &|_| {});
             if let Err(problem) = performed {
-                let _ = namespaces.remove(&self.spec, &server.endpoint, &endpoint);
+                let _ = namespaces.remove(&self.spec, &server.endpoint, name);
                 return Err(problem);
             }
         }
         Ok(endpoint)
     }
 
-    fn remove(&self, server: &Server, namespace: &Endpoint) -> Result<()> {
-        self.namespaces()?.remove(&self.spec, &server.endpoint, namespace)
+    fn remove(&self, server: &Server, name: &str) -> Result<()> {
+        self.namespaces()?.remove(&self.spec, &server.endpoint, name)
     }
 }

@@ -216,13 +216,22 @@ pub(crate) trait Driver: Sync {
 }
 
 /// Namespaces in a server that many share, whoever runs it: it is reached by its endpoint alone.
+///
+/// A namespace is known by its name: `t_`, then a-z, 0-9 and `_`, 60 characters at the most. A kind of service
+/// that allows no such names puts them into a form that it does.
 pub(crate) trait Namespaces: Sync {
-    /// Creates an empty namespace called `name` (`t_` and then a-z, 0-9 and `_`; put into the form that the
-    /// service allows), with a login that reaches no other where the service has such; says how to use it.
+    /// The version that a server says it has, asked with the login it is declared with.
+    fn ask_version(&self, server: &Endpoint) -> Result<String>;
+
+    /// Creates an empty namespace, with a login that reaches no other where the service has such; says how to
+    /// use it.
     fn create(&self, spec: &Spec, server: &Endpoint, name: &str) -> Result<Endpoint>;
 
-    /// Removes a namespace and all that is in it. None is an error, unless it is still there afterwards.
-    fn remove(&self, spec: &Spec, server: &Endpoint, namespace: &Endpoint) -> Result<()>;
+    /// Removes a namespace and all that is in it. It is no error if there is none.
+    fn remove(&self, spec: &Spec, server: &Endpoint, name: &str) -> Result<()>;
+
+    /// Names of the namespaces there are that begin with `t_`, whoever made them.
+    fn list(&self, spec: &Spec, server: &Endpoint) -> Result<Vec<String>>;
 }
 
 /// Quotes a word for a shell.

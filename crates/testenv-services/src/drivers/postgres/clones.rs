@@ -187,8 +187,8 @@ impl Clones for Databases {
     }
 
     /// Ends the sessions of a database, removes its files, and leaves the rest to [`drop_all`].
-    fn remove(&self, server: &Server, database: &Endpoint) -> Result<()> {
-        let mut name = database.database.clone();
+    fn remove(&self, server: &Server, name: &str) -> Result<()> {
+        let mut name = name.to_owned();
         let overlay = self.overlays.lock().expect("no panic while locked").remove(&name);
         if let Some(overlay) = overlay {
             let spare = self.closing.lock().expect("no panic while locked").pop();

@@ -290,6 +290,12 @@ impl Driver for Postgres {
 }
 
 impl Namespaces for Postgres {
+    fn ask_version(&self, server: &Endpoint) -> Result<String> {
+        let rows = execute(&mut admin(server, "postgres")?, "SHOW server_version", "ask for the version")?;
+        let version = rows.into_iter().flatten().flatten().next().unwrap_or_default();
+        Ok(version.split(' ').next().unwrap_or_default().to_owned())
+    }
+
     fn create(&self, spec: &Spec, server: &Endpoint, name: &str) -> Result<Endpoint> {
         let (database, owner) = (quote_name(name), quote_name(&server.user));
         let sql = format!("CREATE DATABASE {database} OWNER {owner}");
@@ -299,9 +305,15 @@ impl Namespaces for Postgres {
         Ok(endpoint)
     }
 
-    fn remove(&self, _spec: &Spec, server: &Endpoint, namespace: &Endpoint) -> Result<()> {
-        let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote_name(&namespace.database));
+    fn remove(&self, _spec: &Spec, server: &Endpoint, name: &str) -> Result<()> {
+        let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote_name(name));
         execute(&mut admin(server, "postgres")?, &sql, "drop a database").map(drop)
+    }
+
+    fn list(&self, _spec: &Spec, server: &Endpoint) -> Result<Vec<String>> {
+        let sql = r"SELECT datname FROM pg_database WHERE datname LIKE 't\_%' ORDER BY datname";
+        let rows = execute(&mut admin(server, "postgres")?, sql, "list the databases")?;
+        Ok(rows.into_iter().flatten().flatten().collect())
     }
 }
 
