@@ -42,6 +42,7 @@ fn main() -> Result<()> {
     } else if has("--rows") {
         run(plan, &names, false).map(|rows| rows.iter().for_each(|row| println!("{}", row.to_json())))
     } else {
+        machine::sweep();
         all(plan, &names, has("--docker"))
     };
     machine::clean_up();
