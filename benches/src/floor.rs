@@ -10,10 +10,8 @@ use anyhow::{Result, ensure};
 
 use crate::cluster::{self, Cluster, Kind};
 use crate::machine;
-use crate::stats::{Plan, Row, Samples};
+use crate::stats::{PACE, Plan, Row, Samples};
 
-/// A process that sleeps in between, as a test does, finds its processor idle and its caches cold.
-const IDLE: Duration = Duration::from_millis(40);
 /// Memory touched for one sample.
 const MEMORY_BYTES: usize = 64 << 20;
 const PAGE_BYTES: usize = 4096;
@@ -24,13 +22,13 @@ pub fn floors(plan: Plan) -> Result<Vec<Row>> {
         row("a page of memory, touched for the first time", &touch(plan)?),
         row("a process that does nothing, started and awaited", &process(plan)?),
         row("a byte there and back between two threads", &echo(plan, Duration::ZERO)?),
-        row("a byte there and back between two threads that were idle", &echo(plan, IDLE)?),
+        row(WAKE, &echo(plan, PACE)?),
     ];
     for build in machine::builds()? {
         let cluster = Cluster::start(&build, Kind::Tuned)?;
         cluster::migrate(&mut cluster.connect("postgres")?)?;
-        let session = Samples::take(plan, IDLE, || answered(&cluster, Instant::now()))?;
-        let start = Samples::take(plan, IDLE, || {
+        let session = Samples::take(plan, PACE, || answered(&cluster, Instant::now()))?;
+        let start = Samples::take(plan, PACE, || {
             cluster.stop()?;
             let started = Instant::now();
             cluster.start_again()?;
@@ -43,16 +41,15 @@ pub fn floors(plan: Plan) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// Name of the row for waking a thread.
+pub const WAKE: &str = "a byte there and back between two threads that were idle";
 /// Name of the row for a new session.
 pub const SESSION: &str = "a new session of a server that runs, to its first answer";
 /// Name of the row for a new server.
 pub const START: &str = "a server started on a ready directory, to its first answer";
 
 fn row(who: &str, samples: &Samples) -> Row {
-    Row::new("floor", who)
-        .cell("p50 ms", samples.percentile_ms(50))
-        .cell("p99 ms", samples.percentile_ms(99))
-        .cell("samples", samples.len() as f64)
+    Row::new("floor", who).latency(samples)
 }
 
 fn answered(cluster: &Cluster, since: Instant) -> Result<Duration> {

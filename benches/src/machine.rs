@@ -16,19 +16,25 @@ pub fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
 }
 
+/// Where the directories of runs are, on disk and on tmpfs.
+const DISK: &str = "/var/tmp";
+const TMPFS: &str = "/dev/shm";
+/// How their names begin; the number of the process follows.
+const PREFIX: &str = "testenv-bench-";
+
 /// Directory of this run on disk.
 pub fn disk_dir() -> Result<PathBuf> {
-    own_dir(Path::new("/var/tmp"))
+    own_dir(DISK)
 }
 
 /// Directory of this run on tmpfs.
 pub fn tmpfs_dir() -> Result<PathBuf> {
-    own_dir(Path::new("/dev/shm"))
+    own_dir(TMPFS)
 }
 
 /// Open to all, as servers run as somebody else.
-fn own_dir(parent: &Path) -> Result<PathBuf> {
-    let dir = parent.join(format!("testenv-bench-{}", std::process::id()));
+fn own_dir(parent: &str) -> Result<PathBuf> {
+    let dir = Path::new(parent).join(format!("{PREFIX}{}", std::process::id()));
     if !dir.is_dir() {
         fs::create_dir(&dir).with_context(|| format!("failed to create {}", dir.display()))?;
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o777))?;
@@ -40,6 +46,17 @@ fn own_dir(parent: &Path) -> Result<PathBuf> {
 pub fn clean_up() {
     for dir in [disk_dir(), tmpfs_dir()].into_iter().flatten() {
         let _ = fs::remove_dir_all(dir);
+    }
+}
+
+/// Removes the directories of runs that were killed: those whose process is gone.
+pub fn sweep() {
+    for entry in [DISK, TMPFS].into_iter().flat_map(fs::read_dir).flatten().flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse::<u32>().ok());
+        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 

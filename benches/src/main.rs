@@ -24,9 +24,10 @@ use anyhow::{Context as _, Result, bail};
 
 use stats::{Plan, Row};
 
-/// Everything that can be named, in the order of the report.
-const NAMES: &[&str] =
-    &["floor", "naive", "template", "sqlx", "pgtemp", "embedded", "docker", "ours", "suite", "build"];
+/// Everything that can be named, in the order of the page. `report` measures nothing: the page is written anew.
+const NAMES: &[&str] = &[
+    "floor", "naive", "template", "sqlx", "pgtemp", "embedded", "docker", "ours", "suite", "build", "report",
+];
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -38,9 +39,10 @@ fn main() -> Result<()> {
         peers::inside_sqlx(plan, names.first().context("a label")?).map(|row| println!("{}", row.to_json()))
     } else if has("--inside-docker") {
         containers::inside(plan).map(|rows| rows.iter().for_each(|row| println!("{}", row.to_json())))
-    } else if has("--rows") {
-        run(plan, &names, false).map(|rows| rows.iter().for_each(|row| println!("{}", row.to_json())))
+    } else if has("--inside-apart") {
+        inside_apart(plan, &names).map(|rows| rows.iter().for_each(|row| println!("{}", row.to_json())))
     } else {
+        machine::sweep();
         all(plan, &names, has("--docker"))
     };
     machine::clean_up();
@@ -48,7 +50,7 @@ fn main() -> Result<()> {
 }
 
 fn all(plan: Plan, names: &[&str], start_engine: bool) -> Result<()> {
-    if let Some(unknown) = names.iter().find(|name| !NAMES.contains(name) && **name != "report") {
+    if let Some(unknown) = names.iter().find(|name| !NAMES.contains(name)) {
         bail!("there is no bench {unknown:?}; there are {}", NAMES.join(", "));
     }
     let names = if names.is_empty() { NAMES } else { names };
@@ -74,15 +76,11 @@ fn run(plan: Plan, names: &[&str], start_engine: bool) -> Result<Vec<Row>> {
                 rows.push(peers::sqlx_test(plan, cluster)?);
                 Ok(())
             })?,
-            // These start servers themselves, which PostgreSQL refuses to root.
-            "pgtemp" | "embedded" if machine::is_root() => rows.extend(as_nobody(plan, name)?),
-            "pgtemp" => rows.extend(for_each_build(|build| peers::pgtemp(plan, build))?),
-            "embedded" => rows.extend(for_each_build(|build| peers::embedded(plan, build))?),
+            "pgtemp" | "embedded" => rows.extend(apart(plan, name)?),
             "docker" => rows.extend(containers::containers(plan, start_engine)?),
             "suite" => rows.extend(suites::suites(plan)?),
             "build" => rows.extend(tree::trees()?),
             "ours" => rows.extend(ours::ours(plan)?),
-            // Only the page is written anew.
             "report" => {}
             other => bail!("there is no bench {other:?}"),
         }
@@ -90,30 +88,35 @@ fn run(plan: Plan, names: &[&str], start_engine: bool) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn for_each_build(mut each: impl FnMut(&machine::Build) -> Result<Vec<Row>>) -> Result<Vec<Row>> {
-    let mut rows = Vec::new();
-    for build in machine::builds()? {
-        rows.extend(each(&build)?);
-    }
-    Ok(rows)
-}
-
-/// Runs one bench in a process that is not root.
-fn as_nobody(plan: Plan, name: &str) -> Result<Vec<Row>> {
+/// Runs a peer that starts servers itself in a process of its own: PostgreSQL refuses them to root, and what the
+/// peer leaves among the temporary files goes with our directory.
+fn apart(plan: Plan, name: &str) -> Result<Vec<Row>> {
+    let dir = machine::disk_dir()?;
     // A copy, as the target directory may be below a home that is closed to others.
-    let program = machine::disk_dir()?.join("benches");
+    let program = dir.join("benches");
     std::fs::copy(std::env::current_exe()?, &program)?;
     let mut command = Command::new(&program);
-    command.args([name, "--rows"]).uid(machine::NOBODY).gid(machine::NOBODY);
-    command.current_dir("/").env("HOME", machine::disk_dir()?).stderr(Stdio::inherit());
+    command.args(["--inside-apart", name]).current_dir("/").stderr(Stdio::inherit());
+    command.env("HOME", &dir).env("TMPDIR", &dir);
+    if machine::is_root() {
+        command.uid(machine::NOBODY).gid(machine::NOBODY);
+    }
     if plan.quick {
         command.arg("--quick");
     }
-    let output = command.output().context("failed to start this program again")?;
-    if !output.status.success() {
-        bail!("{name} ended with {}", output.status);
+    let rows = machine::output(&mut command)?;
+    rows.lines().map(|line| Row::from_json(&serde_json::from_str(line)?).context("a row")).collect()
+}
+
+/// The inside of that process.
+fn inside_apart(plan: Plan, names: &[&str]) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for build in machine::builds()? {
+        rows.extend(match names {
+            ["pgtemp"] => peers::pgtemp(plan, &build)?,
+            ["embedded"] => peers::embedded(plan, &build)?,
+            other => bail!("{other:?} is not one peer that starts servers"),
+        });
     }
-    let rows = String::from_utf8_lossy(&output.stdout);
-    let rows = rows.lines().map(|line| Row::from_json(&serde_json::from_str(line)?).context("a row"));
-    rows.collect()
+    Ok(rows)
 }

@@ -14,11 +14,8 @@ use testenv_api::client::{Client, Held};
 use testenv_api::{BrokerStatus, Isolation, Lease, LeaseRequest, PoolStatus};
 
 use crate::machine::{self, Build};
-use crate::stats::{Plan, Row, Samples, WORKERS, rate_per_second};
+use crate::stats::{PACE, Plan, Row, Samples, WORKERS, rate_per_second};
 use crate::{cluster, peers};
-
-/// Between two tests, so that the pool refills as it does while a test does its work.
-const PACE: Duration = Duration::from_millis(40);
 
 /// Servers in the pool when idle memory is taken.
 const POOLED: usize = 32;
@@ -195,11 +192,7 @@ fn postgres(plan: Plan, workspace: &Workspace, build: &Build, isolation: Isolati
     };
     let rate = rate_per_second(plan.rate_window(), &once)?;
     let [leases, queries, tcp, both] = [leases, queries, tcp, both].map(without_first).map(Samples::of);
-    let private = Row::new("private", &who)
-        .cell("p50 ms", both.percentile_ms(50))
-        .cell("p99 ms", both.percentile_ms(99))
-        .cell("samples", both.len() as f64)
-        .cell("a second", rate);
+    let private = Row::new("private", &who).latency(&both).cell("a second", rate);
     let lease = Row::new("lease", &who)
         .cell("lease p50 ms", leases.percentile_ms(50))
         .cell("lease p99 ms", leases.percentile_ms(99))
@@ -220,10 +213,7 @@ fn cold_postgres(plan: Plan, workspace: &Workspace, build: &Build, isolation: Is
         Ok(started.elapsed())
     };
     let samples = Samples::take(plan, Duration::from_millis(10), once)?;
-    Ok(Row::new("private", who)
-        .cell("p50 ms", samples.percentile_ms(50))
-        .cell("p99 ms", samples.percentile_ms(99))
-        .cell("samples", samples.len() as f64))
+    Ok(Row::new("private", who).latency(&samples))
 }
 
 /// Without the sample that does not count: the one that found a pool, or a template, not made yet.

@@ -64,7 +64,8 @@ const TARGETS: &str = "The last column is the same thing done by the least that 
 - **First query.** A session is a process: this is what a new one costs on any server here. `db.connect()` of the harness \
     takes over a session that is open already, and does not pay for it.
 - **Servers a second.** A server is six processes; their start and end are about 4,000 page faults. Of the processors' \
-    time, 70 % is the kernel's, and 12 % the dynamic linker's: Debian's PostgreSQL 15 links 42 libraries, the newer build 17.
+    time, 70 % is the kernel's, and about a tenth the dynamic linker's (10.8 %, perf on PostgreSQL 15, measured by hand): \
+    Debian's PostgreSQL 15 links 40 libraries, the newer build 15.
 - **Clean build.** Crates that wait for each other: `syn`, `serde_derive`, and `testenv-api`, whose types it derives.";
 
 /// Writes both files; what was not measured this time stays as it was. A quick run is only printed.
@@ -114,8 +115,9 @@ fn page(machine: &Value, versions: &BTreeMap<String, String>, rows: &[Row]) -> R
         "# Benchmarks
 
 Written by `cargo xtask bench`, with the same numbers in `benchmarks.json`. All of them are from one machine and one
-program, on the same schema: {} tables, 150 indexes, {0} migration files. Lower is better, except where it says
-\"a second\".
+day, on the same schema: {} tables, 150 indexes, {0} migration files. They are not all from one run: a later run of
+named benches replaces only their rows. Between runs, the machine's speed changes by a factor of up to two. Lower is
+better, except where it says \"a second\".
 
 | | |
 |---|---|

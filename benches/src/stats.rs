@@ -30,6 +30,10 @@ impl Plan {
     }
 }
 
+/// Time between two samples where a test would do its work: pools refill, and a process that sleeps finds its
+/// processor idle and its caches cold.
+pub const PACE: Duration = Duration::from_millis(40);
+
 /// Concurrent workers of every sustained rate.
 pub const WORKERS: usize = 4;
 
@@ -125,6 +129,13 @@ impl Row {
         self
     }
 
+    /// Adds what is said of every latency.
+    pub fn latency(self, samples: &Samples) -> Self {
+        self.cell("p50 ms", samples.percentile_ms(50))
+            .cell("p99 ms", samples.percentile_ms(99))
+            .cell("samples", samples.len() as f64)
+    }
+
     /// As JSON.
     pub fn to_json(&self) -> Value {
         json!({ "table": self.table, "who": self.who, "cells": self.cells })
@@ -142,9 +153,5 @@ pub fn measure(plan: Plan, who: &str, pause: Duration, subject: &dyn Subject) ->
     eprintln!("  {who}");
     let samples = Samples::take(plan, pause, || subject.once())?;
     let rate = rate_per_second(plan.rate_window(), subject)?;
-    Ok(Row::new("private", who)
-        .cell("p50 ms", samples.percentile_ms(50))
-        .cell("p99 ms", samples.percentile_ms(99))
-        .cell("samples", samples.len() as f64)
-        .cell("a second", rate))
+    Ok(Row::new("private", who).latency(&samples).cell("a second", rate))
 }

@@ -13,6 +13,7 @@ use testenv_api::discovery::{Workspace, env};
 use testenv_api::{BrokerStatus, Health, LeaseRequest};
 
 use crate::inventory::{Inventory, Places};
+use crate::machine::Loop;
 use crate::program::{Ran, run};
 use crate::user::User;
 use crate::wait::within;
@@ -25,6 +26,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// the cache is shared with other tests of the same user. Its broker is ended when this is dropped.
 #[derive(Debug)]
 pub struct TestWorkspace {
+    /// Before the directory they are in: fields are dropped in this order.
+    mounts: Vec<Loop>,
     base: tempfile::TempDir,
     program: PathBuf,
     user: User,
@@ -66,7 +69,17 @@ impl TestWorkspace {
             cache: cache.clone(),
             segments_before: Places::segments_now(),
         };
-        Self { base, program, user, cache, through: Vec::new(), becomes_user: false, env: Vec::new(), places }
+        Self {
+            mounts: Vec::new(),
+            base,
+            program,
+            user,
+            cache,
+            through: Vec::new(),
+            becomes_user: false,
+            env: Vec::new(),
+            places,
+        }
     }
 
     /// Writes `testenv.toml`.
@@ -96,6 +109,13 @@ impl TestWorkspace {
     pub fn own_cache(self) -> Self {
         let dir = self.base.path().join("c");
         self.cache(dir)
+    }
+
+    /// Keeps what a test has mounted below [`TestWorkspace::base`], until the broker has ended.
+    #[must_use]
+    pub fn with_mount(mut self, mount: Loop) -> Self {
+        self.mounts.push(mount);
+        self
     }
 
     /// Runs the program through another one, such as `setpriv … --`.

@@ -17,7 +17,7 @@ fn a_full_disk_is_told_and_used_again_when_there_is_room() {
         Ok(mounted) => mounted,
         Err(why) => return skip(&why),
     };
-    let workspace = workspace.cache(&cache);
+    let workspace = workspace.cache(&cache).with_mount(mounted);
     let message = workspace.refusal("database");
     assert_says(
         &message,
@@ -28,9 +28,7 @@ fn a_full_disk_is_told_and_used_again_when_there_is_room() {
     assert!(left.is_empty(), "what did not fit is gone: {left:?}");
     // Redis needs next to nothing.
     drop(workspace.lease("cache"));
-    let _ = workspace.down().expect_success();
-    workspace.assert_nothing_left();
-    drop(mounted);
+    workspace.end();
 }
 
 #[test]
@@ -48,12 +46,12 @@ fn a_read_only_cache_is_told_with_the_setting() {
     }
     let workspace = workspace("");
     let cache = workspace.base().join("read-only");
+    let workspace = workspace.cache(&cache);
     fs::create_dir(&cache).unwrap();
     let mounted = match Loop::read_only(&cache) {
         Ok(mounted) => mounted,
         Err(why) => return skip(&why),
     };
-    let workspace = workspace.cache(&cache);
     let message = workspace.refusal("database");
     assert_says(
         &message,

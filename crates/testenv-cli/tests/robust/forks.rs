@@ -63,8 +63,7 @@ fn by_reflink_on(mkfs: &[&str]) {
         Err(why) => return skip(&why),
     };
     let cache = mounted.dir().join("cache");
-    forks_by(workspace.cache(cache), "reflink");
-    drop(mounted);
+    forks_by(workspace.cache(cache).with_mount(mounted), "reflink");
 }
 
 #[test]
