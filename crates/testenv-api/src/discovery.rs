@@ -31,6 +31,9 @@ pub mod env {
     /// What the broker writes to its log: `error`, `warn`, `info` (default), `debug`, or a filter such as
     /// `info,testenv_services=debug`.
     pub const LOG: &str = "TESTENV_LOG";
+    /// Names of the variables that say where leases are, separated by commas; set by `testenv exec` and `testenv
+    /// run` for the programs that they start, so that no broker takes a lease for a server that CI declares.
+    pub const LEASED: &str = "TESTENV_LEASED";
     /// Directory for snapshots; replaces `$XDG_CACHE_HOME/testenv` and, for root, `/var/cache/testenv`.
     pub const CACHE_DIR: &str = "TESTENV_CACHE_DIR";
 }

@@ -23,6 +23,7 @@ mod roles;
 mod startup;
 mod workers;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ use testenv_api::discovery::Workspace;
 pub use api::openapi;
 
 /// What a broker is started with. The program that starts it reads the environment, the broker does not.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct BrokerOptions {
     /// Workspace to serve.
     pub workspace: Workspace,
@@ -40,6 +41,15 @@ pub struct BrokerOptions {
     pub cache_dir: PathBuf,
     /// Value of `PATH`, in which engines are looked for.
     pub path: String,
+    /// Variables that may declare external servers.
+    pub environment: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for BrokerOptions {
+    /// Leaves out the environment: there are secrets in it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BrokerOptions").field("workspace", &self.workspace).finish_non_exhaustive()
+    }
 }
 
 /// Why a broker did not run, or stopped running.

@@ -1,5 +1,6 @@
 //! What is leased, and the way it takes: out of the pool, to a test, and back.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 
 use testenv_services::log::Log;
@@ -21,7 +22,16 @@ pub(crate) struct Item {
 pub(crate) enum What {
     Server(Box<Server>),
     Namespace(Box<Namespace>, Option<Session>),
-    Shared(Arc<Server>),
+    Shared(Shared),
+}
+
+/// What all `shared` leases of a role use.
+#[derive(Clone, Debug)]
+pub(crate) enum Shared {
+    /// A server of testenv's own.
+    Server(Arc<Server>),
+    /// A namespace of an external server.
+    Namespace(Arc<Namespace>),
 }
 
 /// An item on its way to a test or with it. Wherever it is dropped, the item goes back.
@@ -37,7 +47,8 @@ impl Item {
         match &self.what {
             What::Server(server) => &server.endpoint,
             What::Namespace(namespace, _) => &namespace.endpoint,
-            What::Shared(server) => &server.endpoint,
+            What::Shared(Shared::Server(server)) => &server.endpoint,
+            What::Shared(Shared::Namespace(namespace)) => &namespace.endpoint,
         }
     }
 
@@ -50,25 +61,40 @@ impl Item {
         }
     }
 
-    pub(crate) fn server(&self) -> &Server {
+    /// The server, unless others run it.
+    pub(crate) fn server(&self) -> Option<&Server> {
         match &self.what {
-            What::Server(server) => server,
+            What::Server(server) => Some(server),
             What::Namespace(namespace, _) => namespace.host().server(),
-            What::Shared(server) => server,
+            What::Shared(shared) => shared.server(),
         }
     }
 
+    /// The server's log; empty where others run it.
     pub(crate) fn log(&self) -> Log {
-        self.server().log.clone()
+        self.server().map(|server| server.log.clone()).unwrap_or_default()
+    }
+
+    /// Becomes true when the server has ended, if that can be known.
+    pub(crate) fn exited(&self) -> Arc<AtomicBool> {
+        self.server().map(Server::exited).unwrap_or_default()
     }
 
     pub(crate) fn has_exited(&self) -> bool {
-        self.server().has_exited()
+        self.server().is_some_and(Server::has_exited)
+    }
+}
+
+impl Shared {
+    fn server(&self) -> Option<&Server> {
+        match self {
+            Self::Server(server) => Some(server),
+            Self::Namespace(namespace) => namespace.host().server(),
+        }
     }
 
-    /// How much of the server's log is not about the lease that begins now.
-    pub(crate) fn log_position(&self) -> u64 {
-        self.server().log.position()
+    pub(crate) fn has_exited(&self) -> bool {
+        self.server().is_some_and(Server::has_exited)
     }
 }
 

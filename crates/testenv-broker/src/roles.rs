@@ -9,8 +9,8 @@ use testenv_api::{Isolation, LeaseRequest, Problem, ProblemKind, RoleInfo, Servi
 use testenv_config::{Config, IsolationConfig, ServiceConfig};
 use testenv_services::inputs::{Fingerprint, Watch};
 use testenv_services::machine::Machine;
-use testenv_services::service::{self, Spec, kind};
-use testenv_services::snapshot::{self, Snapshot, Variant};
+use testenv_services::service::{self, Runtime, Spec, Surroundings, kind};
+use testenv_services::snapshot::{self, Prepared, Variant};
 
 use crate::BrokerOptions;
 
@@ -50,7 +50,7 @@ type Slot = Arc<tokio::sync::Mutex<Option<Made>>>;
 struct Made {
     sources: Watch,
     at: Instant,
-    snapshot: Result<Arc<Snapshot>, Problem>,
+    prepared: Result<Prepared, Problem>,
 }
 
 impl Roles {
@@ -94,8 +94,16 @@ impl Roles {
     /// Resolves a role. Engines are run for it, which may take a while: nobody else waits meanwhile.
     async fn resolve(&self, name: String, config: ServiceConfig) -> Result<Arc<Role>, Problem> {
         let (options, machine) = (self.options.clone(), Arc::clone(&self.machine));
+        let runtimes = self.config().runtime.clone();
         let resolving = tokio::task::spawn_blocking(move || {
-            let spec = Spec::resolve(&name, &config, options.workspace.root(), &options.path, &machine)?;
+            let around = Surroundings {
+                root: options.workspace.root(),
+                path: &options.path,
+                environment: &options.environment,
+                runtimes: &runtimes,
+                machine: &machine,
+            };
+            let spec = Spec::resolve(&name, &config, around)?;
             let watched = snapshot::watched_paths(&spec);
             Ok(Arc::new(Role {
                 spec: Arc::new(spec),
@@ -120,7 +128,7 @@ impl Roles {
         let info = |(role, config): (&String, &ServiceConfig)| RoleInfo {
             role: role.clone(),
             service: kind(config.service),
-            isolation: configured_isolation(config),
+            isolation: config.isolation.map_or(Isolation::Server, from_config),
             env: config.env_templates().into_keys().collect(),
         };
         Ok(loaded.config.services.iter().map(info).collect())
@@ -148,18 +156,18 @@ impl Roles {
 }
 
 impl Role {
-    /// The snapshot that is right for the files as they are now, made if it has to be.
+    /// What is right for the files as they are now, made if it has to be.
     ///
     /// Requests that come while it is made share what comes of it, failure too.
     ///
     /// # Errors
     /// What went wrong in preparing.
-    pub(crate) async fn snapshot(
+    pub(crate) async fn prepared(
         self: &Arc<Self>,
         machine: &Arc<Machine>,
         variant: Variant,
         arrived: Instant,
-    ) -> Result<Arc<Snapshot>, Problem> {
+    ) -> Result<Prepared, Problem> {
         let slot = match variant {
             Variant::Server => &self.server,
             Variant::Template => &self.template,
@@ -167,28 +175,24 @@ impl Role {
         let mut slot = Arc::clone(slot).lock_owned().await;
         if let Some(made) = slot.as_mut()
             && made.sources.is_unchanged()
-            && made.snapshot.as_ref().map_or(made.at >= arrived, |snapshot| snapshot.is_there())
+            && made.prepared.as_ref().map_or(made.at >= arrived, Prepared::is_there)
         {
-            return made.snapshot.clone();
+            return made.prepared.clone();
         }
         // A task of its own: when whoever asked gives up, it goes on for those who come later, and keeps the slot.
         let (role, machine) = (Arc::clone(self), Arc::clone(machine));
         let making = tokio::spawn(async move {
             let _making = role.making.lock().await;
             let sources = Watch::new(role.watched.clone());
-            let snapshot = role.make(machine, variant).await;
+            let prepared = role.make(machine, variant).await;
             role.note("");
-            *slot = Some(Made { sources, at: Instant::now(), snapshot: snapshot.clone() });
-            snapshot
+            *slot = Some(Made { sources, at: Instant::now(), prepared: prepared.clone() });
+            prepared
         });
         making.await.unwrap_or_else(|_| Err(no_result()))
     }
 
-    async fn make(
-        self: &Arc<Self>,
-        machine: Arc<Machine>,
-        variant: Variant,
-    ) -> Result<Arc<Snapshot>, Problem> {
+    async fn make(self: &Arc<Self>, machine: Arc<Machine>, variant: Variant) -> Result<Prepared, Problem> {
         let role = Arc::clone(self);
         let (sender, receiver) = tokio::sync::oneshot::channel();
         // A thread of its own, which outlives the server it starts: servers die with their thread.
@@ -216,21 +220,31 @@ fn no_result() -> Problem {
     Problem::new(ProblemKind::Internal, "the preparing thread ended without a result")
 }
 
-fn configured_isolation(config: &ServiceConfig) -> Isolation {
-    match config.isolation {
-        Some(IsolationConfig::Namespace) => Isolation::Namespace,
-        Some(IsolationConfig::Server) | None => Isolation::Server,
+fn from_config(isolation: IsolationConfig) -> Isolation {
+    match isolation {
+        IsolationConfig::Namespace => Isolation::Namespace,
+        IsolationConfig::Server => Isolation::Server,
     }
 }
 
 fn isolation(spec: &Spec, request: &LeaseRequest) -> Result<Isolation, Problem> {
-    let isolation = request.isolation.unwrap_or_else(|| configured_isolation(&spec.config));
-    if isolation == Isolation::Namespace && !spec.has_namespaces() {
-        let title = format!("{} has no namespaces", spec.kind);
-        return Err(Problem::new(ProblemKind::BadRequest, title)
-            .hint("ask for isolation `server`: every lease then has a server of its own"));
+    let refused = |title: String, hint: &str| Err(Problem::new(ProblemKind::BadRequest, title).hint(hint));
+    let wanted = request.isolation.or_else(|| spec.config.isolation.map(from_config));
+    match (&spec.runtime, wanted) {
+        (Runtime::External(_), None) => Ok(Isolation::Namespace),
+        (Runtime::External(declared), Some(Isolation::Server)) => refused(
+            format!(
+                "services.{} is in the server that {} names, which nobody can have alone",
+                spec.role, declared.variable
+            ),
+            "ask for isolation `namespace`, or set `runtime = \"native\"`",
+        ),
+        (_, Some(Isolation::Namespace)) if !spec.has_namespaces() => refused(
+            format!("{} has no namespaces", spec.kind),
+            "ask for isolation `server`: every lease then has a server of its own",
+        ),
+        (_, wanted) => Ok(wanted.unwrap_or(Isolation::Server)),
     }
-    Ok(isolation)
 }
 
 /// The role of that name, or the only one of that kind, or a plain service of that kind where none is configured.

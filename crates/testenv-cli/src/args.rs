@@ -89,6 +89,9 @@ pub(crate) struct DownArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct CleanArgs {
+    /// Remove every namespace from the external server of this role instead, whoever made it
+    #[arg(long, value_name = "ROLE")]
+    pub(crate) external: Option<String>,
     /// Do not start a broker for it: fail if none runs
     #[arg(long)]
     pub(crate) no_start: bool,

@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 pub use service::{
-    IsolationConfig, KindConfig, NAME_LIMIT, PrepareStep, PrepareTable, ServiceConfig, Setting, StepsConfig,
+    IsolationConfig, KindConfig, NAME_LIMIT, PrepareStep, PrepareTable, RuntimeConfig, ServiceConfig,
+    Setting, StepsConfig,
 };
 pub use template::{TemplateError, expand};
 pub use units::{ByteSize, Span};
@@ -28,6 +29,10 @@ pub use units::{ByteSize, Span};
 pub struct Config {
     /// One table per role: the name that tests use for a dependency, such as `database` or `cache`.
     pub services: BTreeMap<String, ServiceConfig>,
+    /// Where services run.
+    pub runtime: RuntimesConfig,
+    /// Limits of what is left behind in servers that others run.
+    pub external: ExternalConfig,
     /// Limits of the warm pool.
     pub pool: PoolConfig,
     /// Limits of the broker.
@@ -36,6 +41,35 @@ pub struct Config {
     pub cache: CacheConfig,
     /// What `testenv run` gives to the tests it runs.
     pub run: RunConfig,
+}
+
+/// Where services run.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct RuntimesConfig {
+    /// Runtime of the services that name none.
+    pub default: RuntimeConfig,
+    /// The runtime that every service must turn out to have, so that a laptop and CI agree: anything else is
+    /// refused. No such demand when absent.
+    pub require: Option<RuntimeConfig>,
+}
+
+/// Limits of what is left behind in external servers, whose namespaces outlive a broker that is killed.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct ExternalConfig {
+    /// Namespaces of others that may be in a server when it is first used; with more it is refused.
+    pub max_leftovers: usize,
+    /// Namespaces of others older than this are removed; this workspace's own always are.
+    pub max_age: Span,
+}
+
+impl Default for ExternalConfig {
+    fn default() -> Self {
+        Self { max_leftovers: 100, max_age: Span::from_secs(24 * 3600) }
+    }
 }
 
 /// Limits of the warm pool: servers that wait, started and ready, for a test to ask.

@@ -29,8 +29,16 @@ pub struct ServiceConfig {
     /// outside the usual places. Relative to the workspace.
     #[serde(default)]
     pub bin_dir: Option<PathBuf>,
-    /// `server` (default) gives every lease a server of its own, `namespace` a database of its own in a shared
-    /// server. Redis always has a server of its own.
+    /// Where the service runs; the workspace's `runtime.default` when absent.
+    #[serde(default)]
+    pub runtime: Option<RuntimeConfig>,
+    /// Runtime `external`: the environment variable that says where the server is. When absent, the one that
+    /// clients of the service read: `DATABASE_URL`, `MYSQL_URL`, `REDIS_URL`, `CLICKHOUSE_URL`,
+    /// `AWS_ENDPOINT_URL`, `KAFKA_BROKERS`, `AMQP_URL`, `NATS_URL`.
+    #[serde(default)]
+    pub url_env: Option<String>,
+    /// `server` (default) gives every lease a server of its own, `namespace` a namespace of its own in a shared
+    /// server: a database of PostgreSQL, a numbered database of Redis.
     #[serde(default)]
     pub isolation: Option<IsolationConfig>,
     /// PostgreSQL: name of the database, `app` when absent. In `namespace` isolation each lease's database is
@@ -100,6 +108,21 @@ pub enum KindConfig {
     Nats,
     /// A service that the workspace describes itself.
     Custom,
+}
+
+/// Where a service runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema, serde::Serialize))]
+#[serde(rename_all = "lowercase")]
+pub enum RuntimeConfig {
+    /// As processes on this machine, of an engine that is installed here.
+    #[default]
+    Native,
+    /// In a server that somebody else runs and an environment variable names, as CI systems declare them. Each
+    /// lease has a namespace of its own in it.
+    External,
+    /// `external` if the variable is set, else `native`.
+    Auto,
 }
 
 /// How far a lease is kept apart from others.
@@ -182,6 +205,8 @@ impl ServiceConfig {
             service,
             version: None,
             bin_dir: None,
+            runtime: None,
+            url_env: None,
             isolation: None,
             database: None,
             user: None,
@@ -200,6 +225,21 @@ impl ServiceConfig {
     /// Name of the database.
     pub fn database(&self) -> &str {
         self.database.as_deref().unwrap_or("app")
+    }
+
+    /// The environment variable that says where an external server is; empty where there is no usual one.
+    pub fn url_env(&self) -> &str {
+        self.url_env.as_deref().unwrap_or(match self.service {
+            KindConfig::Postgres => "DATABASE_URL",
+            KindConfig::Redis | KindConfig::Valkey => "REDIS_URL",
+            KindConfig::Mysql | KindConfig::Mariadb => "MYSQL_URL",
+            KindConfig::Clickhouse => "CLICKHOUSE_URL",
+            KindConfig::S3 => "AWS_ENDPOINT_URL",
+            KindConfig::Kafka => "KAFKA_BROKERS",
+            KindConfig::Rabbitmq => "AMQP_URL",
+            KindConfig::Nats => "NATS_URL",
+            KindConfig::Custom => "",
+        })
     }
 
     /// Names of the ports that a server has beside its main one, for placeholders such as `{port.native}`.
@@ -251,7 +291,7 @@ impl ServiceConfig {
     }
 
     pub(crate) fn check(&self) -> Result<(), (String, String)> {
-        use KindConfig::{Postgres, Redis, Valkey};
+        use KindConfig::Postgres;
         // Keys that only some kinds have.
         let limited: [(&str, bool, &[KindConfig]); 5] = [
             ("database", self.database.is_some(), &[Postgres]),
@@ -274,10 +314,6 @@ impl ServiceConfig {
             if self.password.as_deref() == Some("") {
                 return Err(("password".into(), "PostgreSQL has no empty passwords".into()));
             }
-        }
-        if matches!(self.service, Redis | Valkey) && self.isolation == Some(IsolationConfig::Namespace) {
-            let what = "Redis starts in milliseconds and always has a server of its own; use \"server\"";
-            return Err(("isolation".into(), what.into()));
         }
         for name in self.extensions.iter().chain(self.settings.keys()) {
             let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
@@ -351,8 +387,6 @@ mod tests {
     fn what_only_postgres_has_is_refused_elsewhere() {
         let error = parse("[services.cache]\nservice = \"redis\"\ndatabase = \"x\"").unwrap_err();
         assert!(error.contains("services.cache.database: only postgres has this"), "{error}");
-        let error = parse("[services.cache]\nservice = \"redis\"\nisolation = \"namespace\"").unwrap_err();
-        assert!(error.contains("server of its own"), "{error}");
     }
 
     #[test]

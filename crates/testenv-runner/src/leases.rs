@@ -5,7 +5,7 @@ use std::fmt;
 use std::thread;
 
 use testenv_api::client::{Client, ClientError, Held};
-use testenv_api::discovery::Workspace;
+use testenv_api::discovery::{self, Workspace};
 use testenv_api::{Kept, LeaseRequest, Outcome, OutcomeRequest};
 
 /// Why there are no leases.
@@ -85,7 +85,9 @@ pub fn acquire(workspace: &Workspace, requests: &[LeaseRequest]) -> Result<Lease
         });
     }
     let held: Vec<Held> = held.into_iter().collect::<Result<_, _>>()?;
-    let env = environment(held.iter().map(|held| (held.lease().role.as_str(), &held.lease().env)))?;
+    let mut env = environment(held.iter().map(|held| (held.lease().role.as_str(), &held.lease().env)))?;
+    let leased = env.keys().map(String::as_str).collect::<Vec<_>>().join(",");
+    env.insert(discovery::env::LEASED.to_owned(), leased);
     Ok(Leases { held, env })
 }
 

@@ -100,7 +100,7 @@ pub(crate) fn find(
 }
 
 /// Whether `version` begins with the parts of `wanted`.
-fn matches(version: &str, wanted: &str) -> bool {
+pub(crate) fn matches(version: &str, wanted: &str) -> bool {
     version.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', 'b', 'r', 'd']))
 }
 

@@ -8,6 +8,7 @@
 
 mod drivers;
 pub mod engine;
+pub mod external;
 pub mod fork;
 pub mod inputs;
 pub mod log;
@@ -19,6 +20,7 @@ pub mod sandbox;
 pub mod server;
 pub mod service;
 pub mod snapshot;
+mod stream;
 pub mod sweep;
 
 use testenv_api::{Problem, ProblemKind};

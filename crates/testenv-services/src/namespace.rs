@@ -5,20 +5,38 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use testenv_api::{Problem, ProblemKind};
+use testenv_config::ExternalConfig;
 
 use crate::Result;
 use crate::drivers::Namespaces;
+use crate::external::{self, Owner};
 use crate::machine::Machine;
 use crate::server::{Server, Session};
-use crate::service::{Endpoint, Spec};
+use crate::service::{Endpoint, Runtime, Spec};
 use crate::snapshot::{Plan, Snapshot, perform};
 
-/// A running server that gives out namespaces.
+/// A server that gives out namespaces.
 #[derive(Debug)]
 pub struct Host {
-    server: Server,
+    run_by: RunBy,
     machine: Arc<Machine>,
     clones: Box<dyn Clones>,
+}
+
+/// Who runs a server.
+#[derive(Debug)]
+enum RunBy {
+    Us(Box<Server>),
+    Others(Owner),
+}
+
+/// The server that namespaces are to be made in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Origin<'a> {
+    /// One of testenv's own, forked from a snapshot.
+    Forked { snapshot: &'a Arc<Snapshot>, server: &'a Server },
+    /// One that was declared.
+    Declared(&'a Endpoint),
 }
 
 /// A namespace of a shared server. Dropping it removes it.
@@ -30,13 +48,13 @@ pub struct Namespace {
     pub endpoint: Endpoint,
 }
 
-/// How prepared namespaces come into being in one running server, and go.
+/// How prepared namespaces come into being in one server, and go.
 pub(crate) trait Clones: Debug + Send + Sync {
     /// Makes one called `name`, prepared as the role says.
-    fn create(&self, server: &Server, name: &str) -> Result<Endpoint>;
+    fn create(&self, name: &str) -> Result<Endpoint>;
 
     /// Removes one, or at least closes it and sees to the rest soon after.
-    fn remove(&self, server: &Server, name: &str) -> Result<()>;
+    fn remove(&self, name: &str) -> Result<()>;
 
     /// Opens a session on one, to be handed over, where the kind of service has such.
     fn open_session(&self, _namespace: &Endpoint) -> Result<Option<Session>> {
@@ -56,27 +74,59 @@ impl Host {
         mut server: Server,
     ) -> Result<Arc<Self>> {
         server.session = None;
-        let clones = spec.driver.clones(machine, spec, snapshot, &server)?;
-        Ok(Arc::new(Self { server, machine: Arc::clone(machine), clones }))
+        let clones = spec.driver.clones(machine, spec, Origin::Forked { snapshot, server: &server })?;
+        Ok(Arc::new(Self { run_by: RunBy::Us(Box::new(server)), machine: Arc::clone(machine), clones }))
     }
 
-    /// The server.
-    pub fn server(&self) -> &Server {
-        &self.server
+    /// Makes the role's external server a host, once what was left behind in it is removed.
+    ///
+    /// # Errors
+    /// When the server does not answer, or others have left too much behind; and for a role that has none.
+    pub fn external(machine: &Arc<Machine>, spec: &Arc<Spec>, limits: &ExternalConfig) -> Result<Arc<Self>> {
+        let Runtime::External(declared) = &spec.runtime else {
+            return Err(Problem::new(ProblemKind::Internal, format!("{} is not external", spec.role)));
+        };
+        let owner = Owner::here(&spec.root);
+        external::sweep(spec, spec.namespaces()?, &declared.endpoint, &owner, limits)?;
+        let clones = spec.driver.clones(machine, spec, Origin::Declared(&declared.endpoint))?;
+        Ok(Arc::new(Self { run_by: RunBy::Others(owner), machine: Arc::clone(machine), clones }))
     }
 
-    /// Makes a prepared namespace; `name` consists of a-z, 0-9 and `_`.
+    /// The server, unless others run it.
+    pub fn server(&self) -> Option<&Server> {
+        match &self.run_by {
+            RunBy::Us(server) => Some(server),
+            RunBy::Others(_) => None,
+        }
+    }
+
+    /// Whether it is known to have ended.
+    pub fn has_exited(&self) -> bool {
+        self.server().is_some_and(Server::has_exited)
+    }
+
+    /// Makes a prepared namespace. `id` is different for each of this broker's.
     ///
     /// # Errors
     /// [`ProblemKind::StartFailed`] with what the server said.
-    pub fn create(self: &Arc<Self>, name: &str) -> Result<Namespace> {
-        self.machine.check_room()?;
-        let failed = |problem: Problem| match problem.kind {
-            ProblemKind::PrepareFailed => Problem { kind: ProblemKind::StartFailed, ..problem },
-            _ => problem,
+    pub fn create(self: &Arc<Self>, role: &str, id: &str) -> Result<Namespace> {
+        let id = id.replace('-', "_");
+        let (name, server) = match &self.run_by {
+            RunBy::Us(server) => {
+                self.machine.check_room()?;
+                (format!("t_{}_{id}", role.replace('-', "_")), Some(server))
+            }
+            RunBy::Others(owner) => (owner.name(&id), None),
         };
-        let endpoint = self.clones.create(&self.server, name).map_err(failed)?;
-        Ok(Namespace { host: Arc::clone(self), name: name.to_owned(), endpoint })
+        let endpoint = self.clones.create(&name).map_err(|problem| {
+            let kind = match problem.kind {
+                ProblemKind::PrepareFailed => ProblemKind::StartFailed,
+                other => other,
+            };
+            let problem = Problem { kind, ..problem };
+            server.map_or(problem.clone(), |server| server.with_log(problem))
+        })?;
+        Ok(Namespace { host: Arc::clone(self), name, endpoint })
     }
 }
 
@@ -98,10 +148,10 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        if self.host.server.has_exited() {
+        if self.host.has_exited() {
             return;
         }
-        if let Err(problem) = self.host.clones.remove(&self.host.server, &self.name) {
+        if let Err(problem) = self.host.clones.remove(&self.name) {
             tracing::warn!(%problem, namespace = self.name, "a namespace could not be removed");
         }
     }
@@ -112,42 +162,55 @@ impl Drop for Namespace {
 pub(crate) struct Replay {
     machine: Arc<Machine>,
     spec: Arc<Spec>,
+    server: Endpoint,
+    namespaces: &'static dyn Namespaces,
     plan: Plan,
 }
 
 impl Replay {
     /// # Errors
-    /// When a file that the role names cannot be read.
-    pub(crate) fn new(machine: &Arc<Machine>, spec: &Arc<Spec>) -> Result<Self> {
-        let plan = Plan::read(spec, machine)?;
-        Ok(Self { machine: Arc::clone(machine), spec: Arc::clone(spec), plan })
+    /// When a file that the role names cannot be read, or the kind of service has no namespaces.
+    pub(crate) fn new(machine: &Arc<Machine>, spec: &Arc<Spec>, origin: Origin<'_>) -> Result<Self> {
+        Ok(Self {
+            machine: Arc::clone(machine),
+            spec: Arc::clone(spec),
+            server: origin.endpoint().clone(),
+            namespaces: spec.namespaces()?,
+            plan: Plan::read(spec, machine)?,
+        })
     }
 
-    fn namespaces(&self) -> Result<&'static dyn Namespaces> {
-        self.spec.driver.namespaces().ok_or_else(|| {
-            Problem::new(ProblemKind::BadRequest, format!("{} has no namespaces", self.spec.kind))
-        })
+    /// Key of the state that namespaces are brought to.
+    pub(crate) fn key(&self) -> &str {
+        self.plan.key()
     }
 }
 
 impl Clones for Replay {
-    fn create(&self, server: &Server, name: &str) -> Result<Endpoint> {
-        let namespaces = self.namespaces()?;
-        let endpoint = namespaces
-            .create(&self.spec, &server.endpoint, name)
-            .map_err(|problem| server.with_log(problem))?;
+    fn create(&self, name: &str) -> Result<Endpoint> {
+        let endpoint = self.namespaces.create(&self.spec, &self.server, name)?;
         let deadline = Instant::now() + self.spec.config.prepare_timeout();
         for stage in self.plan.steps() {
-            let performed = perform(&self.machine, &self.spec, server, &endpoint, stage, deadline, &|_| {});
-            if let Err(problem) = performed {
-                let _ = namespaces.remove(&self.spec, &server.endpoint, name);
+            let done = perform(&self.machine, &self.spec, &endpoint, stage, deadline, &|_| {});
+            if let Err(problem) = done {
+                let _ = self.remove(name);
                 return Err(problem);
             }
         }
         Ok(endpoint)
     }
 
-    fn remove(&self, server: &Server, name: &str) -> Result<()> {
-        self.namespaces()?.remove(&self.spec, &server.endpoint, name)
+    fn remove(&self, name: &str) -> Result<()> {
+        self.namespaces.remove(&self.spec, &self.server, name)
+    }
+}
+
+impl Origin<'_> {
+    /// How the server is reached.
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        match self {
+            Self::Forked { server, .. } => &server.endpoint,
+            Self::Declared(endpoint) => endpoint,
+        }
     }
 }

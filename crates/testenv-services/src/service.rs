@@ -5,12 +5,20 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use testenv_api::{Problem, ProblemKind, ServiceKind};
-use testenv_config::{KindConfig, ServiceConfig};
+use testenv_config::{KindConfig, RuntimeConfig, RuntimesConfig, ServiceConfig};
 
-use crate::drivers::{self, Driver};
+use crate::drivers::{self, Driver, Namespaces};
 use crate::engine::{self, EngineBuild};
+use crate::external::{self, Declared};
 use crate::machine::Machine;
 use crate::{Result, process::Spawn};
+
+impl Endpoint {
+    /// Whether there is only TCP: no unix socket of it can be reached from here.
+    pub(crate) fn is_remote(&self) -> bool {
+        self.socket_dir.as_os_str().is_empty()
+    }
+}
 
 /// The kind of service that the wire knows, for one in `testenv.toml`.
 pub fn kind(config: KindConfig) -> ServiceKind {
@@ -53,6 +61,8 @@ pub struct Spec {
     pub config: ServiceConfig,
     /// The workspace, against which paths are resolved.
     pub root: PathBuf,
+    /// Where it runs.
+    pub runtime: Runtime,
     /// The engine build that serves it.
     pub build: EngineBuild,
     pub(crate) driver: &'static dyn Driver,
@@ -76,7 +86,7 @@ pub struct Endpoint {
     pub port: u16,
     /// Further TCP ports, by what they are for.
     pub ports: BTreeMap<String, u16>,
-    /// Directory of the unix socket.
+    /// Directory of the unix socket; empty where there is none.
     pub socket_dir: PathBuf,
     /// User; empty where the service has none.
     pub user: String,
@@ -87,33 +97,96 @@ pub struct Endpoint {
     pub database: String,
 }
 
+/// Where a service runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Runtime {
+    /// As processes of this machine.
+    Native,
+    /// In a server that others run.
+    External(Declared),
+}
+
+impl Runtime {
+    /// The name used in `testenv.toml` and on the wire.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::External(_) => "external",
+        }
+    }
+}
+
+/// What a role is resolved against.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings<'a> {
+    /// The workspace, against which paths are resolved.
+    pub root: &'a Path,
+    /// Value of `PATH`, in which engines are looked for.
+    pub path: &'a str,
+    /// Variables that may declare servers.
+    pub environment: &'a BTreeMap<String, String>,
+    /// What the workspace says about runtimes.
+    pub runtimes: &'a RuntimesConfig,
+    /// The machine.
+    pub machine: &'a Machine,
+}
+
 impl Spec {
-    /// Resolves a role: checks its configuration and finds its engine.
+    /// Resolves a role: checks its configuration, decides where it runs, and finds its engine.
     ///
     /// # Errors
-    /// [`ProblemKind::InvalidConfig`] and [`ProblemKind::EngineMissing`].
-    pub fn resolve(
-        role: &str,
-        config: &ServiceConfig,
-        root: &Path,
-        path: &str,
-        machine: &Machine,
-    ) -> Result<Self> {
+    /// [`ProblemKind::InvalidConfig`], [`ProblemKind::EngineMissing`], and [`ProblemKind::StartFailed`] for an
+    /// external server that does not answer.
+    pub fn resolve(role: &str, config: &ServiceConfig, around: Surroundings<'_>) -> Result<Self> {
         let kind = kind(config.service);
         let driver = drivers::of(kind)?;
         if let Some((setting, why)) = driver.reserved_setting(config) {
             let title = format!("services.{role}.settings.{setting} cannot be set");
             return Err(Problem::new(ProblemKind::InvalidConfig, title).detail(why));
         }
-        let build = engine::find(driver, config, root, path, machine.user.as_ref())?;
+        let (runtime, build) = place(role, config, driver, around)?;
+        if let Some(required) = around.runtimes.require
+            && required != RuntimeConfig::Auto
+            && format!("{required:?}").to_lowercase() != runtime.as_str()
+        {
+            let title =
+                format!("services.{role} would run {}, and runtime.require forbids it", runtime.as_str());
+            return Err(Problem::new(ProblemKind::InvalidConfig, title)
+                .detail(format!("testenv.toml requires {required:?} for every service").to_lowercase())
+                .hint("set `runtime` of the service, or take `runtime.require` out"));
+        }
         Ok(Self {
             role: role.to_owned(),
             kind,
             config: config.clone(),
-            root: root.to_path_buf(),
+            root: around.root.to_path_buf(),
+            runtime,
             build,
             driver,
         })
+    }
+
+    /// The namespaces of this kind of service.
+    ///
+    /// # Errors
+    /// [`ProblemKind::BadRequest`] where it has none.
+    pub(crate) fn namespaces(&self) -> Result<&'static dyn Namespaces> {
+        self.driver.namespaces().ok_or_else(|| {
+            Problem::new(ProblemKind::BadRequest, format!("{} has no namespaces", self.kind))
+                .hint("ask for isolation `server`: every lease then has a server of its own")
+        })
+    }
+
+    /// Removes every namespace in the role's external server, whoever made it; how many there were. Zero for a
+    /// role that is not external.
+    ///
+    /// # Errors
+    /// What the server says against it.
+    pub fn clean_external(&self) -> Result<usize> {
+        match &self.runtime {
+            Runtime::Native => Ok(0),
+            Runtime::External(declared) => external::clean(self, self.namespaces()?, &declared.endpoint),
+        }
     }
 
     /// Whether leases can have namespaces in a shared server.
@@ -133,7 +206,7 @@ impl Spec {
 
     /// Where the unix socket is, in the form that the service's clients take.
     pub fn socket(&self, endpoint: &Endpoint) -> String {
-        self.driver.socket(endpoint).display().to_string()
+        if endpoint.is_remote() { String::new() } else { self.driver.socket(endpoint).display().to_string() }
     }
 
     /// Shell command that connects a client.
@@ -170,6 +243,39 @@ impl Spec {
             Ok((name, value))
         };
         self.config.env_templates().into_iter().map(expand).collect()
+    }
+}
+
+/// Decides where a role runs, and which build that is.
+fn place(
+    role: &str,
+    config: &ServiceConfig,
+    driver: &'static dyn Driver,
+    around: Surroundings<'_>,
+) -> Result<(Runtime, EngineBuild)> {
+    let wanted = config.runtime.unwrap_or(around.runtimes.default);
+    let declared = match wanted {
+        RuntimeConfig::Native => None,
+        RuntimeConfig::External | RuntimeConfig::Auto => {
+            external::find(role, config, driver, around.environment)?
+        }
+    };
+    match declared {
+        Some(declared) => {
+            let build = external::build(role, config, driver, &declared)?;
+            Ok((Runtime::External(declared), build))
+        }
+        None if wanted == RuntimeConfig::External => {
+            let variable = config.url_env();
+            let title = format!("services.{role} is external, and {variable} is not set");
+            Err(Problem::new(ProblemKind::InvalidConfig, title)
+                .detail("the broker keeps the environment that it was started with")
+                .hint(format!("set {variable} to the server's URL, then `testenv down`, and try again")))
+        }
+        None => {
+            let Surroundings { root, path, machine, .. } = around;
+            Ok((Runtime::Native, engine::find(driver, config, root, path, machine.user.as_ref())?))
+        }
     }
 }
 

@@ -71,7 +71,7 @@ async fn lease(core: &Arc<Core>, peer: Peer, request: &LeaseRequest) -> Result<R
         role: spec.role.clone(),
         service: spec.kind,
         isolation,
-        runtime: "native".into(),
+        runtime: spec.runtime.as_str().into(),
         engine: spec.build.engine.clone(),
         snapshot: item.snapshot.clone(),
         url: spec.url(&endpoint),

@@ -17,7 +17,7 @@ use axum::serve::IncomingStream;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use testenv_api::{
-    BrokerStatus, EndedLease, Health, HeldLease, KeepRequest, Kept, OutcomeRequest, PROTOCOL,
+    BrokerStatus, EndedLease, Health, HeldLease, KeepRequest, Kept, LeaseRequest, OutcomeRequest, PROTOCOL,
     PROTOCOL_HEADER, Problem, ProblemKind, RoleInfo, VERSION,
 };
 use testenv_services::fork;
@@ -246,19 +246,46 @@ async fn status(State(core): State<Arc<Core>>) -> Answer<BrokerStatus> {
     Ok(Json(status.await.map_err(gone)?))
 }
 
+/// What to remove beside snapshots.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+struct CleanQuery {
+    /// Role whose external server is cleaned instead: of every namespace that begins with `t_`, whoever made it.
+    external: Option<String>,
+}
+
 /// What `POST /v1/clean` did.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Default, Serialize, utoipa::ToSchema)]
 struct Cleaned {
     /// Bytes freed in the cache. Snapshots in use stay.
     freed_bytes: u64,
+    /// Namespaces removed from an external server.
+    namespaces: usize,
 }
 
-/// Removes every snapshot that is not in use.
-#[utoipa::path(post, path = "/v1/clean", responses((status = 200, body = Cleaned)))]
-async fn clean(State(core): State<Arc<Core>>) -> Answer<Cleaned> {
-    let freed = tokio::task::spawn_blocking(move || core.machine.store.evict(0));
-    let gone = |_| Problem::new(ProblemKind::Internal, "the cache could not be cleaned");
-    Ok(Json(Cleaned { freed_bytes: freed.await.map_err(gone)? }))
+/// Removes every snapshot that is not in use, or what is left behind in an external server.
+#[utoipa::path(
+    post,
+    path = "/v1/clean",
+    params(CleanQuery),
+    responses((status = 200, body = Cleaned), (status = "default", body = Problem))
+)]
+async fn clean(State(core): State<Arc<Core>>, Query(query): Query<CleanQuery>) -> Answer<Cleaned> {
+    let gone = |_| Problem::new(ProblemKind::Internal, "what cleans did not come to an end");
+    let cleaned = match query.external {
+        Some(role) => {
+            let request = LeaseRequest { role: Some(role), ..LeaseRequest::default() };
+            let (role, _) = core.roles.find(&request).await?;
+            let cleaning = tokio::task::spawn_blocking(move || role.spec.clean_external());
+            Cleaned { namespaces: cleaning.await.map_err(gone)??, ..Cleaned::default() }
+        }
+        None => {
+            let freed = tokio::task::spawn_blocking(move || core.machine.store.evict(0));
+            Cleaned { freed_bytes: freed.await.map_err(gone)?, ..Cleaned::default() }
+        }
+    };
+    Ok(Json(cleaned))
 }
 
 /// When to stop.

@@ -9,6 +9,7 @@ use testenv_api::{
 };
 use testenv_config::KeepConfig;
 use testenv_services::log::Log;
+use testenv_services::server::Server;
 use tokio::sync::mpsc;
 
 use super::{Core, PoolKey};
@@ -30,7 +31,7 @@ pub(super) struct Active {
     pub(super) keep: KeepPolicy,
     pub(super) log: Log,
     pub(super) log_position: u64,
-    pub(super) server_pid: u32,
+    pub(super) server_pid: Option<u32>,
     pub(super) exited: Arc<AtomicBool>,
     pub(super) told: bool,
     pub(super) connect_command: String,
@@ -92,8 +93,8 @@ impl Core {
         };
         self.metrics.lease_wait.get_or_create(&labels).observe(arrived.elapsed().as_secs_f64());
         let item = loan.item();
-        let (log, log_position, server_pid) = (item.log(), item.log_position(), item.server().pid());
-        let exited = item.server().exited();
+        let (log, exited) = (item.log(), item.exited());
+        let (log_position, server_pid) = (log.position(), item.server().map(Server::pid));
         let mut active = Active {
             key,
             request: request.clone(),

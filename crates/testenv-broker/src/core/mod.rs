@@ -10,15 +10,15 @@ use std::time::Instant;
 
 use testenv_api::{Event, Isolation, Problem, ProblemKind, Timings};
 use testenv_services::machine::Machine;
-use testenv_services::namespace::Host;
+use testenv_services::namespace::{Host, Namespace};
 use testenv_services::server::{Server, StartOptions};
 use testenv_services::service::Spec;
-use testenv_services::snapshot::{Snapshot, Variant};
+use testenv_services::snapshot::{Prepared, Snapshot, Variant};
 use tokio::sync::Notify;
 
 use crate::BrokerOptions;
 use crate::ended::Ended;
-use crate::loan::{Item, Loan, What};
+use crate::loan::{Item, Loan, Shared, What};
 use crate::metrics::{Metrics, RoleLabel};
 use crate::pool::{Acquired, Pool};
 use crate::roles::{Role, Roles};
@@ -64,7 +64,8 @@ pub(crate) struct PoolKey {
 #[derive(Debug)]
 struct PoolEntry {
     spec: Arc<Spec>,
-    snapshot: Arc<Snapshot>,
+    /// What its servers are forked from; `None` where others run the server.
+    snapshot: Option<Arc<Snapshot>>,
     pool: Pool<Loan, Problem>,
     common: Arc<Common>,
 }
@@ -73,7 +74,7 @@ struct PoolEntry {
 #[derive(Debug, Default)]
 struct Common {
     host: Mutex<Option<Arc<Host>>>,
-    server: Mutex<Option<Arc<Server>>>,
+    shared: Mutex<Option<Shared>>,
 }
 
 impl Core {
@@ -122,9 +123,9 @@ impl Core {
     ) -> Result<(Loan, Timings), Problem> {
         self.lock().last_use = arrived;
         let variant = if isolation == Isolation::Namespace { Variant::Template } else { Variant::Server };
-        let snapshot = role.snapshot(&self.machine, variant, arrived).await?;
+        let Prepared { key, snapshot } = role.prepared(&self.machine, variant, arrived).await?;
         let prepared = Instant::now();
-        let key = PoolKey { role: role.spec.role.clone(), isolation, snapshot: snapshot.key.clone() };
+        let key = PoolKey { role: role.spec.role.clone(), isolation, snapshot: key };
         let max_warm = if isolation == Isolation::Shared { 0 } else { self.roles.config().pool.warm };
         let acquired = {
             let mut state = self.lock();
@@ -225,13 +226,10 @@ impl Core {
 
     /// Worker: starts one for a pool.
     pub(crate) fn start(&self, key: &PoolKey, ahead: bool) {
-        let found =
-            self.lock().pools.get(key).map(|entry| {
-                (Arc::clone(&entry.spec), Arc::clone(&entry.snapshot), Arc::clone(&entry.common))
-            });
-        let Some((spec, snapshot, common)) = found else { return };
+        let Some(recipe) = self.lock().pools.get(key).map(PoolEntry::recipe) else { return };
         let begun = Instant::now();
-        let made = self.make(key, &spec, &snapshot, &common, ahead);
+        let made = self.make(key, &recipe, ahead);
+        let spec = recipe.spec;
         let label = RoleLabel { role: key.role.clone() };
         if made.is_ok() {
             self.metrics.start.get_or_create(&label).observe(begun.elapsed().as_secs_f64());
@@ -258,53 +256,61 @@ impl Core {
         self.pump(&mut state);
     }
 
-    fn make(
-        &self,
-        key: &PoolKey,
-        spec: &Arc<Spec>,
-        snapshot: &Arc<Snapshot>,
-        common: &Common,
-        ahead: bool,
-    ) -> Result<What, Problem> {
-        let start = || {
-            let options = StartOptions { shared: key.isolation != Isolation::Server, ahead };
-            let (core, key) = (self.own.clone(), key.clone());
-            Server::start(&self.machine, spec, snapshot, options, move || {
-                if let Some(core) = core.upgrade() {
-                    core.clear_exited(&key);
-                }
-            })
-        };
+    fn make(&self, key: &PoolKey, recipe: &Recipe, ahead: bool) -> Result<What, Problem> {
         match key.isolation {
-            Isolation::Server => Ok(What::Server(Box::new(start()?))),
+            Isolation::Server => Ok(What::Server(Box::new(self.start_server(key, recipe, ahead)?))),
             Isolation::Namespace => {
-                let host = {
-                    let mut host = common.host.lock().expect("no panic while locked");
-                    match host.as_ref().filter(|host| !host.server().has_exited()) {
-                        Some(host) => Arc::clone(host),
-                        None => {
-                            let server = start()?;
-                            Arc::clone(host.insert(Host::new(&self.machine, spec, snapshot, server)?))
-                        }
-                    }
-                };
-                let name = format!("t_{}_{}", key.role.replace('-', "_"), self.next_id().replace('-', "_"));
-                let namespace = host.create(&name)?;
+                let namespace = self.make_namespace(key, recipe, ahead)?;
                 let session = if ahead { namespace.open_session()? } else { None };
                 Ok(What::Namespace(Box::new(namespace), session))
             }
             Isolation::Shared => {
-                let mut shared = common.server.lock().expect("no panic while locked");
-                match shared.as_ref().filter(|server| !server.has_exited()) {
-                    Some(server) => Ok(What::Shared(Arc::clone(server))),
-                    None => {
-                        let mut server = start()?;
-                        server.session = None;
-                        Ok(What::Shared(Arc::clone(shared.insert(Arc::new(server)))))
-                    }
+                let mut shared = recipe.common.shared.lock().expect("no panic while locked");
+                if let Some(shared) = shared.as_ref().filter(|shared| !shared.has_exited()) {
+                    return Ok(What::Shared(shared.clone()));
                 }
+                let new = if recipe.snapshot.is_some() {
+                    let mut server = self.start_server(key, recipe, ahead)?;
+                    server.session = None;
+                    Shared::Server(Arc::new(server))
+                } else {
+                    Shared::Namespace(Arc::new(self.make_namespace(key, recipe, ahead)?))
+                };
+                Ok(What::Shared(shared.insert(new).clone()))
             }
         }
+    }
+
+    fn start_server(&self, key: &PoolKey, recipe: &Recipe, ahead: bool) -> Result<Server, Problem> {
+        let snapshot = recipe.snapshot.as_ref().ok_or_else(|| {
+            Problem::new(ProblemKind::Internal, "a server that others run was to be started")
+        })?;
+        let options = StartOptions { shared: key.isolation != Isolation::Server, ahead };
+        let (core, key) = (self.own.clone(), key.clone());
+        Server::start(&self.machine, &recipe.spec, snapshot, options, move || {
+            if let Some(core) = core.upgrade() {
+                core.clear_exited(&key);
+            }
+        })
+    }
+
+    /// Makes a namespace in the pool's host, which is started first if it is not there.
+    fn make_namespace(&self, key: &PoolKey, recipe: &Recipe, ahead: bool) -> Result<Namespace, Problem> {
+        let host = {
+            let mut host = recipe.common.host.lock().expect("no panic while locked");
+            match (host.as_ref().filter(|host| !host.has_exited()), &recipe.snapshot) {
+                (Some(host), _) => Arc::clone(host),
+                (None, Some(snapshot)) => {
+                    let server = self.start_server(key, recipe, ahead)?;
+                    Arc::clone(host.insert(Host::new(&self.machine, &recipe.spec, snapshot, server)?))
+                }
+                (None, None) => {
+                    let limits = &self.roles.config().external;
+                    Arc::clone(host.insert(Host::external(&self.machine, &recipe.spec, limits)?))
+                }
+            }
+        };
+        host.create(&key.role, &self.next_id())
     }
 
     /// A server has ended: takes it out of the pool, tells whoever holds it.
@@ -379,6 +385,23 @@ impl Core {
         }
         for kept in kept {
             self.jobs.stop(kept.item);
+        }
+    }
+}
+
+/// What it takes to make one more for a pool.
+struct Recipe {
+    spec: Arc<Spec>,
+    snapshot: Option<Arc<Snapshot>>,
+    common: Arc<Common>,
+}
+
+impl PoolEntry {
+    fn recipe(&self) -> Recipe {
+        Recipe {
+            spec: Arc::clone(&self.spec),
+            snapshot: self.snapshot.clone(),
+            common: Arc::clone(&self.common),
         }
     }
 }

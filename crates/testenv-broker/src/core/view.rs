@@ -98,11 +98,12 @@ impl Core {
     pub(crate) fn measure_memory(&self, sample: usize) -> u64 {
         let mut pids: Vec<(String, u32)> = {
             let state = self.lock();
-            let of_item = |item: &Item| (item.spec.role.clone(), item.server().pid());
+            let of_item = |item: &Item| Some((item.spec.role.clone(), item.server()?.pid()));
+            let of_lease = |active: &Active| Some((active.key.role.clone(), active.server_pid?));
             let warm = state.pools.values().flat_map(|entry| entry.pool.warm_items());
-            let mut pids: Vec<_> = warm.filter_map(|loan| loan.item.as_ref()).map(of_item).collect();
-            pids.extend(state.kept.iter().map(|kept| of_item(&kept.item)));
-            pids.extend(state.leases.values().map(|active| (active.key.role.clone(), active.server_pid)));
+            let mut pids: Vec<_> = warm.filter_map(|loan| loan.item.as_ref()).filter_map(of_item).collect();
+            pids.extend(state.kept.iter().filter_map(|kept| of_item(&kept.item)));
+            pids.extend(state.leases.values().filter_map(of_lease));
             pids
         };
         pids.sort_unstable();

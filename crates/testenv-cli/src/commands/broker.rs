@@ -1,5 +1,7 @@
 //! `testenv broker`: in the foreground, or in a session of its own.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
@@ -38,6 +40,7 @@ pub(crate) fn broker(workspace: &Workspace, args: &BrokerArgs) -> Result<i32, Cl
         workspace: workspace.clone(),
         cache_dir: cache_dir(),
         path: std::env::var("PATH").unwrap_or_default(),
+        environment: environment(),
     };
     let on_ready = |socket: &Path| {
         say_ready(socket);
@@ -61,6 +64,16 @@ pub(crate) fn broker(workspace: &Workspace, args: &BrokerArgs) -> Result<i32, Cl
             Err(CliError::new(exit_codes::NO_BROKER, format!("{error}{hint}")))
         }
     }
+}
+
+/// The variables that may declare external servers: all but those that say where leases are, which a broker gets
+/// that is started from inside a test.
+fn environment() -> BTreeMap<String, String> {
+    let leased = std::env::var(env::LEASED).unwrap_or_default();
+    let leased: Vec<_> = leased.split(',').collect();
+    let text =
+        |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    std::env::vars_os().filter_map(text).filter(|(name, _)| !leased.contains(&name.as_str())).collect()
 }
 
 /// Tells whoever waits; that nobody may be left to read it does not matter.

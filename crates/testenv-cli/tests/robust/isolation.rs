@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use redis::Commands as _;
+use testenv_api::client::Held;
 use testenv_api::{Isolation, LeaseRequest};
 use testkit::{Sql, TestWorkspace, postgres_dir, skip, until};
 
@@ -243,12 +245,27 @@ fn many_databases_with_many_sessions_fit_one_server() {
 }
 
 #[test]
-fn redis_has_no_namespaces_and_says_what_to_ask_for() {
-    let workspace = prepared(TestWorkspace::new(TESTENV), "");
-    let role = Some("cache".into());
-    let isolation = Some(Isolation::Namespace);
-    let message =
-        workspace.try_lease(&LeaseRequest { role, isolation, ..LeaseRequest::default() }).unwrap_err();
-    crate::assert_says(&message, &["redis has no namespaces", "isolation `server`"]);
+fn numbered_databases_of_one_redis_are_apart_and_empty_again_for_the_next() {
+    let workspace = prepared(TestWorkspace::new(TESTENV), "").file("seed.redis", "SET greeting hello\n");
+    workspace.write(
+        "testenv.toml",
+        "[services.cache]\nservice = \"redis\"\nisolation = \"namespace\"\nseed = \"seed.redis\"\n",
+    );
+    let open = |held: &Held| {
+        let client = redis::Client::open(held.lease().url.as_str()).unwrap();
+        client.get_connection().unwrap()
+    };
+    let mut seen = std::collections::HashSet::new();
+    for _ in 0..20 {
+        let (one, two) = (workspace.lease("cache"), workspace.lease("cache"));
+        assert_eq!(one.lease().port, two.lease().port);
+        seen.extend([one.lease().database.clone(), two.lease().database.clone()]);
+        for held in [&one, &two] {
+            assert_eq!(open(held).keys::<_, Vec<String>>("*").unwrap(), ["greeting"]);
+        }
+        let () = open(&one).set("mine", 1).unwrap();
+        assert!(!open(&two).exists::<_, bool>("mine").unwrap());
+    }
+    assert!(!seen.contains("0"), "who has which is noted there");
     workspace.end();
 }

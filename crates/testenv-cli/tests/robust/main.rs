@@ -4,6 +4,7 @@
 
 mod disks;
 mod engines;
+mod external;
 mod forks;
 mod hostile;
 mod isolation;

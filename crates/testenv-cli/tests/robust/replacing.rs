@@ -195,7 +195,7 @@ fn a_broker_s_descriptors_and_threads_do_not_grow_with_what_it_has_done() {
     workspace.end();
 }
 
-fn kill(pid: u32) {
+pub(crate) fn kill(pid: u32) {
     rustix::process::kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL).unwrap();
 }
 

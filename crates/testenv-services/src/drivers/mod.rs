@@ -6,6 +6,7 @@
 pub(crate) mod postgres;
 mod redis;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,11 +18,11 @@ use testenv_config::ServiceConfig;
 
 use crate::engine::{EngineBuild, Search};
 use crate::machine::Machine;
-use crate::namespace::{Clones, Replay};
+use crate::namespace::{Clones, Origin, Replay};
 use crate::server::{Server, Session};
 use crate::service::{Endpoint, Spec};
-use crate::snapshot::{Snapshot, Template};
-use crate::{Result, engine};
+use crate::snapshot::Template;
+use crate::{Result, engine, external};
 
 /// The driver of a kind.
 ///
@@ -208,10 +209,9 @@ pub(crate) trait Driver: Sync {
         &self,
         machine: &Arc<Machine>,
         spec: &Arc<Spec>,
-        _snapshot: &Arc<Snapshot>,
-        _server: &Server,
+        origin: Origin<'_>,
     ) -> Result<Box<dyn Clones>> {
-        Ok(Box::new(Replay::new(machine, spec)?))
+        Ok(Box::new(Replay::new(machine, spec, origin)?))
     }
 }
 
@@ -219,7 +219,19 @@ pub(crate) trait Driver: Sync {
 ///
 /// A namespace is known by its name: `t_`, then a-z, 0-9 and `_`, 60 characters at the most. A kind of service
 /// that allows no such names puts them into a form that it does.
-pub(crate) trait Namespaces: Sync {
+pub(crate) trait Namespaces: std::fmt::Debug + Sync {
+    /// Schemes of the URLs that declare a server, and the port where one names none.
+    fn schemes(&self) -> (&'static [&'static str], u16);
+
+    /// Reads how a server is reached from the variable that declares it, and from others where it takes more.
+    ///
+    /// # Errors
+    /// What is wrong with the value, without the value itself: there may be a password in it.
+    fn declared(&self, value: &str, _environment: &BTreeMap<String, String>) -> Result<Endpoint, String> {
+        let (schemes, port) = self.schemes();
+        external::read_url(value, schemes, port)
+    }
+
     /// The version that a server says it has, asked with the login it is declared with.
     fn ask_version(&self, server: &Endpoint) -> Result<String>;
 

@@ -18,7 +18,7 @@ use crate::fork;
 use crate::{Result, io_problem};
 
 pub use plan::{Plan, watched_paths};
-pub use prepare::{Variant, ensure};
+pub use prepare::{Prepared, Variant, ensure};
 pub(crate) use prepare::{perform, run_tool};
 
 /// Version of the format of snapshots. Part of every key, so that another version's are never used.

@@ -18,7 +18,7 @@ use crate::log::Log;
 use crate::machine::Machine;
 use crate::process::{self, Spawn};
 use crate::server::Server;
-use crate::service::{Endpoint, Spec};
+use crate::service::{Endpoint, Runtime, Spec};
 use crate::{Result, io_problem};
 
 /// Bytes of a command's output shown when it fails.
@@ -33,28 +33,50 @@ pub enum Variant {
     Template,
 }
 
-/// The role's snapshot, out of the cache or made now. `progress` is told what is being done.
+/// What servers, or namespaces, of a role are made from.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// Hash of everything that makes their state.
+    pub key: String,
+    /// The snapshot; `None` for an external server, which is not forked from anything.
+    pub snapshot: Option<Arc<Snapshot>>,
+}
+
+impl Prepared {
+    /// Whether it can still be used: nobody has removed the cache's directory by hand.
+    pub fn is_there(&self) -> bool {
+        self.snapshot.as_ref().is_none_or(|snapshot| snapshot.is_there())
+    }
+}
+
+impl From<Arc<Snapshot>> for Prepared {
+    fn from(snapshot: Arc<Snapshot>) -> Self {
+        Self { key: snapshot.key.clone(), snapshot: Some(snapshot) }
+    }
+}
+
+/// What the role's servers are made from: its snapshot, out of the cache or made now. `progress` is told what is
+/// being done.
 ///
 /// # Errors
 /// [`ProblemKind::PrepareFailed`] when a migration or seed fails or does not end in time.
-pub fn ensure(
-    machine: &Machine,
-    spec: &Spec,
-    variant: Variant,
-    progress: &dyn Fn(&str),
-) -> Result<Arc<Snapshot>> {
+pub fn ensure(machine: &Machine, spec: &Spec, variant: Variant, progress: &dyn Fn(&str)) -> Result<Prepared> {
     let plan = Plan::read(spec, machine)?;
-    match variant {
+    if spec.runtime != Runtime::Native {
+        return Ok(Prepared { key: plan.key().to_owned(), snapshot: None });
+    }
+    let snapshot = match variant {
         Variant::Server => prepared(machine, spec, &plan, progress),
         Variant::Template => {
             let key = KeyHash::default().with(plan.key()).with("template").key();
-            if let Some(snapshot) = machine.store.get(&key) {
-                return Ok(snapshot);
+            match machine.store.get(&key) {
+                Some(snapshot) => Ok(snapshot),
+                None => prepared(machine, spec, &plan, progress)
+                    .and_then(|prepared| with_template(machine, spec, prepared, &key, progress)),
             }
-            let prepared = prepared(machine, spec, &plan, progress)?;
-            with_template(machine, spec, prepared, &key, progress)
         }
-    }
+    };
+    snapshot.map(Prepared::from)
 }
 
 fn prepared(machine: &Machine, spec: &Spec, plan: &Plan, progress: &dyn Fn(&str)) -> Result<Arc<Snapshot>> {
@@ -86,7 +108,8 @@ fn prepared(machine: &Machine, spec: &Spec, plan: &Plan, progress: &dyn Fn(&str)
     }
     let server = Server::start_on(machine, spec, fork, login.clone(), false, || {})?;
     for stage in &plan.stages[done..] {
-        perform(machine, spec, &server, &server.endpoint, stage, deadline, progress)?;
+        perform(machine, spec, &server.endpoint, stage, deadline, progress)
+            .map_err(|problem| server.with_log(problem))?;
     }
     progress("freezing the snapshot");
     freeze(machine, spec, server, plan.key(), describe(spec, plan), None)
@@ -172,7 +195,6 @@ fn freeze(
 pub(crate) fn perform(
     machine: &Machine,
     spec: &Spec,
-    server: &Server,
     endpoint: &Endpoint,
     stage: &Stage,
     deadline: Instant,
@@ -181,7 +203,7 @@ pub(crate) fn perform(
     let (what, done) = match &stage.action {
         Action::SetUp => {
             progress("setting up users and databases");
-            return spec.driver.set_up(spec, endpoint).map_err(|problem| server.with_log(problem));
+            return spec.driver.set_up(spec, endpoint);
         }
         Action::File { name, path } => {
             progress(&format!("applying {name}"));
@@ -196,14 +218,14 @@ pub(crate) fn perform(
     done.map_err(|mut problem| {
         problem.title = format!("preparing {}: {}", spec.role, problem.title);
         if Instant::now() < deadline {
-            return server.with_log(problem);
+            return problem;
         }
         let doing = spec.driver.doing(endpoint);
         let limit = spec.config.prepare_timeout().as_secs();
         let saw = if doing.is_empty() { String::new() } else { format!("\nthe server was at: {doing}") };
         problem.detail = format!("{what} was running when {limit} s were up\n{}{saw}", problem.detail);
         let hint = format!("if it needs longer, raise `prepare_timeout` of services.{}", spec.role);
-        server.with_log(problem).hint(hint)
+        problem.hint(hint)
     })
 }
 

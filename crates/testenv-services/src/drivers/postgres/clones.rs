@@ -40,6 +40,9 @@ type Rows = Vec<Vec<Option<String>>>;
 /// Databases of one server, cloned from the prepared one.
 #[derive(Debug)]
 pub(super) struct Databases {
+    server: Endpoint,
+    /// The server's data directory.
+    data: PathBuf,
     snapshot: Arc<Snapshot>,
     machine: Arc<Machine>,
     /// Databases are created one at a time.
@@ -113,6 +116,8 @@ impl Databases {
             .spawn(move || drop_all(&to_drop, dropping, &exited))
             .map_err(|error| io_problem("start a thread", &error))?;
         Ok(Self {
+            server: server.endpoint.clone(),
+            data: server.data(),
             snapshot: Arc::clone(snapshot),
             machine: Arc::clone(machine),
             creating: Mutex::new(creating),
@@ -124,16 +129,10 @@ impl Databases {
     }
 
     /// Mounts the prepared database's files at the place of database `oid`.
-    fn mount(
-        &self,
-        server: &Server,
-        template: Template,
-        oid: u32,
-        in_user_namespace: bool,
-    ) -> std::io::Result<Overlay> {
+    fn mount(&self, template: Template, oid: u32, in_user_namespace: bool) -> std::io::Result<Overlay> {
         let frozen = self.snapshot.data().join("base").join(template.database_oid.to_string());
-        let target = server.data().join("base").join(oid.to_string());
-        let changes = server.data().with_file_name(format!("db-{oid}"));
+        let target = self.data.join("base").join(oid.to_string());
+        let changes = self.data.with_file_name(format!("db-{oid}"));
         let owner = self.machine.user.as_ref();
         fork::make_dir(&changes, 0o711, None)?;
         let mounted = fork::overlay(&frozen, &changes, &target, owner, in_user_namespace);
@@ -156,8 +155,8 @@ impl Databases {
 }
 
 impl Clones for Databases {
-    fn create(&self, server: &Server, name: &str) -> Result<Endpoint> {
-        let owner = quote_name(&server.endpoint.user);
+    fn create(&self, name: &str) -> Result<Endpoint> {
+        let owner = quote_name(&self.server.user);
         let mut admin = self.creating.lock().expect("no panic while locked");
         let quoted = quote_name(name);
         match (self.machine.forks.strategy(), self.snapshot.template()) {
@@ -167,7 +166,7 @@ impl Clones for Databases {
                     "CREATE DATABASE {quoted} TEMPLATE {STUB} OWNER {owner} STRATEGY wal_log OID = {oid}"
                 );
                 admin.execute(&sql, "create a database")?;
-                let mounted = self.mount(server, template, oid, in_user_namespace);
+                let mounted = self.mount(template, oid, in_user_namespace);
                 let overlay = mounted.map_err(|error| {
                     let _ = admin.execute(&format!("DROP DATABASE {quoted}"), "drop a database");
                     io_problem("mount a database's files", &error)
@@ -175,24 +174,24 @@ impl Clones for Databases {
                 self.overlays.lock().expect("no panic while locked").insert(name.to_owned(), overlay);
             }
             _ => {
-                let template = quote_name(&server.endpoint.database);
+                let template = quote_name(&self.server.database);
                 let sql = format!("CREATE DATABASE {quoted} TEMPLATE {template} OWNER {owner}");
                 admin.execute(&sql, "create a database")?;
             }
         }
         if self.snapshot.template().is_none_or(|template| template.has_settings) {
-            Self::copy_settings(&mut admin, &server.endpoint.database, name)?;
+            Self::copy_settings(&mut admin, &self.server.database, name)?;
         }
-        Ok(Endpoint { database: name.to_owned(), ..server.endpoint.clone() })
+        Ok(Endpoint { database: name.to_owned(), ..self.server.clone() })
     }
 
     /// Ends the sessions of a database, removes its files, and leaves the rest to [`drop_all`].
-    fn remove(&self, server: &Server, name: &str) -> Result<()> {
+    fn remove(&self, name: &str) -> Result<()> {
         let mut name = name.to_owned();
         let overlay = self.overlays.lock().expect("no panic while locked").remove(&name);
         if let Some(overlay) = overlay {
             let spare = self.closing.lock().expect("no panic while locked").pop();
-            let mut admin = spare.unwrap_or_else(|| Admin::new(&server.endpoint));
+            let mut admin = spare.unwrap_or_else(|| Admin::new(&self.server));
             let found = overlay.close(&mut admin);
             self.closing.lock().expect("no panic while locked").push(admin);
             // A test that dropped its database has perhaps created it anew.
@@ -205,7 +204,7 @@ impl Clones for Databases {
 
     fn open_session(&self, database: &Endpoint) -> Result<Option<Session>> {
         Connection::open(database, &database.user, &database.database, STATEMENT_TIMEOUT)
-            .map(|connection| Some(connection.into_session()))
+            .map(Connection::into_session)
             .map_err(|error| super::statement_problem("the new database does not answer", &error))
     }
 }

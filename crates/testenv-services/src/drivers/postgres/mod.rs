@@ -1,6 +1,7 @@
 //! PostgreSQL.
 
 mod clones;
+mod templates;
 mod wire;
 
 use std::ffi::OsString;
@@ -19,12 +20,14 @@ use crate::drivers::{CONFIG_HEADER, Command, Dirs, Driver, Finish, Namespaces, s
 use crate::engine::{EngineBuild, Search};
 use crate::fork;
 use crate::machine::Machine;
-use crate::namespace::Clones;
+use crate::namespace::{Clones, Origin};
 use crate::server::{Server, Session};
 use crate::service::{Endpoint, Spec};
-use crate::snapshot::{Snapshot, Template, run_tool};
+use crate::snapshot::{Template, run_tool};
 use crate::{Result, io_problem};
 
+use clones::Databases;
+use templates::Templates;
 use wire::{Connection, WireError};
 
 /// Superuser that `initdb` creates and that testenv itself logs in as.
@@ -80,6 +83,7 @@ const RESERVED: &[(&str, &str)] = &[
 ];
 
 /// The driver of PostgreSQL.
+#[derive(Debug)]
 pub(crate) struct Postgres;
 
 impl Driver for Postgres {
@@ -173,7 +177,7 @@ impl Driver for Postgres {
         let opened = opened
             .transpose()
             .map_err(|error| statement_problem("the new server does not answer", &error))?;
-        Ok(opened.map(Connection::into_session))
+        Ok(opened.and_then(Connection::into_session))
     }
 
     fn login(&self, spec: &Spec, password: &str) -> (String, String, String) {
@@ -265,9 +269,11 @@ impl Driver for Postgres {
     }
 
     fn connect_command(&self, _build: &EngineBuild, endpoint: &Endpoint) -> String {
-        let Endpoint { socket_dir, port, user, database, .. } = endpoint;
-        let parts = [format!("psql -h {} -p {port}", shell_word(&socket_dir.display().to_string()))];
-        format!("{} -U {} -d {}", parts[0], shell_word(user), shell_word(database))
+        let Endpoint { socket_dir, host, port, user, database, .. } = endpoint;
+        // Over the socket no password is asked for; of another's server, it is left to psql to ask.
+        let host = if endpoint.is_remote() { host.clone() } else { socket_dir.display().to_string() };
+        let (user, database) = (shell_word(user), shell_word(database));
+        format!("psql -h {} -p {port} -U {user} -d {database}", shell_word(&host))
     }
 
     fn namespaces(&self) -> Option<&'static dyn Namespaces> {
@@ -281,15 +287,21 @@ impl Driver for Postgres {
     fn clones(
         &self,
         machine: &Arc<Machine>,
-        _spec: &Arc<Spec>,
-        snapshot: &Arc<Snapshot>,
-        server: &Server,
+        spec: &Arc<Spec>,
+        origin: Origin<'_>,
     ) -> Result<Box<dyn Clones>> {
-        Ok(Box::new(clones::Databases::new(machine, snapshot, server)?))
+        Ok(match origin {
+            Origin::Forked { snapshot, server } => Box::new(Databases::new(machine, snapshot, server)?),
+            Origin::Declared(_) => Box::new(Templates::new(machine, spec, origin)?),
+        })
     }
 }
 
 impl Namespaces for Postgres {
+    fn schemes(&self) -> (&'static [&'static str], u16) {
+        (&["postgres", "postgresql"], 5432)
+    }
+
     fn ask_version(&self, server: &Endpoint) -> Result<String> {
         let rows = execute(&mut admin(server, "postgres")?, "SHOW server_version", "ask for the version")?;
         let version = rows.into_iter().flatten().flatten().next().unwrap_or_default();
@@ -350,9 +362,10 @@ fn socket_file(endpoint: &Endpoint) -> PathBuf {
     endpoint.socket_dir.join(format!(".s.PGSQL.{}", endpoint.port))
 }
 
-/// A session of testenv's own.
+/// A session of testenv's own: as the superuser of a server that testenv runs, or as whom a server was declared.
 fn admin(endpoint: &Endpoint, database: &str) -> Result<Connection> {
-    Connection::open(endpoint, ADMIN, database, STATEMENT_TIMEOUT)
+    let user = if endpoint.is_remote() { &endpoint.user } else { ADMIN };
+    Connection::open(endpoint, user, database, STATEMENT_TIMEOUT)
         .map_err(|error| statement_problem("the server does not answer", &error))
 }
 

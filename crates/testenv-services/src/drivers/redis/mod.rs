@@ -1,14 +1,17 @@
 //! Redis and Valkey.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::net::UnixStream;
+mod client;
+mod namespace;
+
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use testenv_api::{Problem, ProblemKind};
 use testenv_config::{KindConfig, ServiceConfig};
 
 use crate::Result;
+use client::Client;
+
 use crate::drivers::{CONFIG_HEADER, Command, Dirs, Driver, Namespaces, shell_word, url_part};
 use crate::engine::{EngineBuild, Search};
 use crate::machine::Machine;
@@ -29,13 +32,18 @@ const RESERVED: &[&str] = &[
     "supervised",
     "protected-mode",
 ];
-/// How long a command of testenv's own may take.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest reply read.
-const MAX_REPLY: u64 = 1 << 20;
+/// Databases of a server that many leases share, unless the configuration says otherwise.
+const DATABASES: u32 = 1024;
 
 /// The driver of Redis.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Redis;
+
+impl Redis {
+    fn client(self, endpoint: &Endpoint) -> Result<Client> {
+        Client::open(endpoint, &self.socket(endpoint))
+    }
+}
 
 impl Driver for Redis {
     fn search(&self, config: &ServiceConfig) -> Search {
@@ -80,8 +88,8 @@ impl Driver for Redis {
         vec![("redis.conf", conf)]
     }
 
-    fn command(&self, spec: &Spec, data: &Path, endpoint: &Endpoint, _shared: bool) -> Command {
-        let args = vec![
+    fn command(&self, spec: &Spec, data: &Path, endpoint: &Endpoint, shared: bool) -> Command {
+        let mut args = vec![
             data.join("redis.conf").into(),
             "--port".into(),
             endpoint.port.to_string().into(),
@@ -90,6 +98,9 @@ impl Driver for Redis {
             "--dir".into(),
             data.into(),
         ];
+        if shared && !spec.config.settings.contains_key("databases") {
+            args.extend(["--databases".into(), DATABASES.to_string().into()]);
+        }
         Command { program: spec.build.program.clone(), args, env: Vec::new() }
     }
 
@@ -111,7 +122,7 @@ impl Driver for Redis {
         _dirs: Dirs<'_>,
         _session: bool,
     ) -> Result<Option<Session>> {
-        Client::open(endpoint)?.run(&["PING"])?;
+        self.client(endpoint)?.call(&["PING"])?;
         Ok(None)
     }
 
@@ -131,7 +142,8 @@ impl Driver for Redis {
         content: &[u8],
         deadline: Instant,
     ) -> Result<()> {
-        let mut client = Client::open(endpoint)?;
+        let mut client = self.client(endpoint)?;
+        client.call(&["SELECT", &endpoint.database])?;
         let text = String::from_utf8_lossy(content);
         for (number, line) in text.lines().enumerate() {
             let line = line.trim();
@@ -147,20 +159,24 @@ impl Driver for Redis {
             }
             let words = split(line).ok_or_else(|| failed(format!("a quote is not closed: {line}")))?;
             let words: Vec<_> = words.iter().map(String::as_str).collect();
-            client.run(&words).map_err(|problem| failed(problem.detail))?;
+            client.call(&words).map_err(|problem| failed(problem.detail))?;
         }
         Ok(())
     }
 
     fn before_freeze(&self, _spec: &Spec, endpoint: &Endpoint) -> Result<()> {
-        Client::open(endpoint)?.run(&["SAVE"])
+        self.client(endpoint)?.call(&["SAVE"]).map(drop)
     }
 
     fn url(&self, endpoint: &Endpoint) -> String {
-        let Endpoint { host, port, password, database, .. } = endpoint;
+        let Endpoint { host, port, user, password, database, .. } = endpoint;
         // With the name of the default user, because redis-cli does not take a password alone.
-        let login =
-            if password.is_empty() { String::new() } else { format!("default:{}@", url_part(password)) };
+        let user = if user.is_empty() { "default" } else { user };
+        let login = if password.is_empty() {
+            String::new()
+        } else {
+            format!("{}:{}@", url_part(user), url_part(password))
+        };
         format!("redis://{login}{host}:{port}/{database}")
     }
 
@@ -169,16 +185,21 @@ impl Driver for Redis {
     }
 
     fn connect_command(&self, build: &EngineBuild, endpoint: &Endpoint) -> String {
+        let Endpoint { host, port, database, .. } = endpoint;
+        if endpoint.is_remote() {
+            return format!("redis-cli -h {} -p {port} -n {}", shell_word(host), shell_word(database));
+        }
         let socket = self.socket(endpoint).display().to_string();
         let login = match endpoint.password.as_str() {
             "" => String::new(),
             password => format!("REDISCLI_AUTH={} ", shell_word(password)),
         };
-        format!("{login}{}-cli -s {}", build.engine.name, shell_word(&socket))
+        let number = if database == "0" { String::new() } else { format!(" -n {}", shell_word(database)) };
+        format!("{login}{}-cli -s {}{number}", build.engine.name, shell_word(&socket))
     }
 
     fn namespaces(&self) -> Option<&'static dyn Namespaces> {
-        None
+        Some(&Redis)
     }
 }
 
@@ -225,65 +246,6 @@ fn split(line: &str) -> Option<Vec<String>> {
         words.push(word);
     }
     quote.is_none().then_some(words)
-}
-
-/// As much of a client as preparing a server takes.
-struct Client(BufReader<UnixStream>);
-
-impl Client {
-    fn open(endpoint: &Endpoint) -> Result<Self> {
-        let stream =
-            UnixStream::connect(Redis.socket(endpoint)).map_err(|error| failed(&error.to_string()))?;
-        stream.set_read_timeout(Some(COMMAND_TIMEOUT)).map_err(|error| failed(&error.to_string()))?;
-        let mut client = Self(BufReader::new(stream));
-        if !endpoint.password.is_empty() {
-            client.run(&["AUTH", &endpoint.password])?;
-        }
-        Ok(client)
-    }
-
-    /// Runs a command and reads the first line of its reply; an error reply is an error.
-    fn run(&mut self, words: &[&str]) -> Result<()> {
-        let mut request = format!("*{}\r\n", words.len());
-        for word in words {
-            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
-        }
-        let exchange = |this: &mut Self| {
-            this.0.get_mut().write_all(request.as_bytes())?;
-            this.reply()
-        };
-        match exchange(self) {
-            Ok(reply) if reply.starts_with('-') => Err(failed(&format!("{}: {}", words[0], &reply[1..]))),
-            Ok(_) => Ok(()),
-            Err(error) => Err(failed(&format!("{}: {error}", words[0]))),
-        }
-    }
-
-    /// Reads a whole reply and gives back its first line.
-    fn reply(&mut self) -> std::io::Result<String> {
-        let mut line = String::new();
-        if self.0.by_ref().take(MAX_REPLY).read_line(&mut line)? == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        let count: i64 = line.get(1..).and_then(|rest| rest.trim().parse().ok()).unwrap_or(0);
-        match line.as_bytes().first() {
-            Some(b'$') if count >= 0 => {
-                let mut body = vec![0; usize::try_from(count).unwrap_or(0).min(MAX_REPLY as usize) + 2];
-                self.0.read_exact(&mut body)?;
-            }
-            Some(b'*') => {
-                for _ in 0..count.max(0) {
-                    self.reply()?;
-                }
-            }
-            _ => {}
-        }
-        Ok(line.trim_end().to_owned())
-    }
-}
-
-fn failed(detail: &str) -> Problem {
-    Problem::new(ProblemKind::PrepareFailed, "the Redis server refused a command").detail(detail)
 }
 
 #[cfg(test)]
