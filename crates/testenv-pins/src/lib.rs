@@ -9,7 +9,16 @@
 #![forbid(unsafe_code)]
 
 mod digest;
+mod fault;
+mod file;
+mod near;
+mod pins;
 mod reference;
 
 pub use digest::{Digest, DigestError};
+pub use fault::{Fault, PinsError};
+#[cfg(feature = "schema")]
+pub use file::schema;
+pub use file::{MAX_FILE_BYTES, MAX_IMAGES};
+pub use pins::{Pin, Pins, ResolveError};
 pub use reference::{Reason, Reference, ReferenceError};

@@ -266,7 +266,7 @@ fn repository(registry: &str, path: &str) -> Result<String, Reason> {
 }
 
 /// Letters and digits, and separators between them: `a`, `a.b`, `a_b`, `a__b`, `a---b`.
-fn is_component(component: &str) -> bool {
+pub(crate) fn is_component(component: &str) -> bool {
     let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let inside = component.starts_with(is_word) && component.ends_with(is_word);
     let mut separators = component.split(is_word).filter(|separator| !separator.is_empty());
