@@ -471,6 +471,12 @@ images.toml:2:9: [images.db] does not say which image it is
         let places: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("images.toml:")).collect();
         assert!(places[0].starts_with("3:9: docker.io/library/z:1 is not pinned"), "{text}");
         assert!(places[1].starts_with("5:9: docker.io/library/a:1 is not pinned"), "{text}");
+        // That a name means two images is only seen in the end.
+        let text = faults(
+            "[images.a]\nimage = \"x:1\"\ndigest = \"{digest}\"\n\
+             [images.b]\nimage = \"a\"\ndigest = \"{other}\"\n[images.c]\nimage = \"c:1\"\n",
+        );
+        assert!(text.starts_with("images.toml:2:9: \"a\" is the name of this image and"), "{text}");
     }
 
     #[test]

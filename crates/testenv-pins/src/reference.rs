@@ -302,6 +302,7 @@ mod tests {
             ("postgres", "docker.io/library/postgres"),
             ("docker.io/postgres", "docker.io/library/postgres"),
             ("index.docker.io/postgres", "docker.io/library/postgres"),
+            ("a__b/c---d.e_f", "docker.io/a__b/c---d.e_f"),
             ("bitnami/kafka:3.7", "docker.io/bitnami/kafka:3.7"),
             ("index.docker.io/bitnami/kafka", "docker.io/bitnami/kafka"),
             // Without a slash, what looks like a host is a name, and what looks like a port a tag.
