@@ -66,7 +66,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("testenv-cli", &["*"]),
     ("testkit", &["*"]),
     ("orders", &["testenv"]),
-    ("xtask", &["testenv-api", "testenv-broker", "testenv-config"]),
+    ("xtask", &["testenv-api", "testenv-broker", "testenv-config", "testenv-pins"]),
 ];
 
 /// Only in tests: no crate of ours may use these otherwise.

@@ -40,7 +40,8 @@ pub(crate) fn page() -> Result<String> {
     Ok(page)
 }
 
-fn keys(page: &mut String, schema: &Value, table: &Value) -> Result<()> {
+/// A heading and a paragraph for each key of a table.
+pub(crate) fn keys(page: &mut String, schema: &Value, table: &Value) -> Result<()> {
     let required = table["required"].as_array().map_or(&[][..], Vec::as_slice);
     for (key, property) in properties(table) {
         let kind = resolved(schema, property);
@@ -66,7 +67,7 @@ fn properties(table: &Value) -> impl Iterator<Item = (&String, &Value)> {
 }
 
 /// What a `$ref` means, also where it stands beside `null`.
-fn resolved<'a>(schema: &'a Value, value: &'a Value) -> &'a Value {
+pub(crate) fn resolved<'a>(schema: &'a Value, value: &'a Value) -> &'a Value {
     let in_any = value["anyOf"].as_array().into_iter().flatten().find(|one| one.get("$ref").is_some());
     let reference = in_any.unwrap_or(value)["$ref"].as_str();
     match reference.and_then(|reference| reference.rsplit('/').next()) {
@@ -114,7 +115,7 @@ fn described(outer: &Value, inner: &Value) -> String {
 }
 
 /// The documentation comment, its lines joined within a paragraph.
-fn text(value: &Value) -> String {
+pub(crate) fn text(value: &Value) -> String {
     let text = value["description"].as_str().unwrap_or_default();
     text.split("\n\n").map(|paragraph| paragraph.replace('\n', " ")).collect::<Vec<_>>().join("\n\n")
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "this is a program for the terminal")]
 
 mod configuration;
+mod images;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,8 +14,9 @@ use anyhow::{Context as _, Result, bail};
 fn main() -> Result<()> {
     let check = std::env::args().skip(1).any(|argument| argument == "--check");
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
-    let pages: [(PathBuf, String); 2] = [
+    let pages: [(PathBuf, String); 3] = [
         (docs.join("configuration.md"), configuration::page()?),
+        (docs.join("images.md"), images::page()?),
         (docs.join("openapi.json"), with_last_newline(testenv_broker::openapi())),
     ];
     let mut stale = Vec::new();
