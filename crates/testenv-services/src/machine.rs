@@ -1,9 +1,11 @@
 //! What this machine allows, worked out once when the broker starts: directories, user, fork strategy, ports.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use testenv_api::{Problem, ProblemKind};
@@ -13,6 +15,7 @@ use crate::fork::{self, ForkRoot, Strategy};
 use crate::ports::Ports;
 use crate::process::User;
 use crate::sandbox::{self, Sandbox};
+use crate::service::Endpoint;
 use crate::snapshot::Store;
 use crate::{Result, io_problem, sweep};
 
@@ -39,6 +42,8 @@ pub struct Machine {
     sockets: PathBuf,
     guard: File,
     next_socket_dir: AtomicU64,
+    /// External servers that were used, by host and port.
+    used: Mutex<HashSet<(String, u16)>>,
 }
 
 /// The lock that every process of a workspace's broker holds.
@@ -93,6 +98,7 @@ impl Machine {
             sockets,
             guard,
             next_socket_dir: AtomicU64::new(0),
+            used: Mutex::default(),
         })
     }
 
@@ -110,6 +116,22 @@ impl Machine {
         let dir = self.sockets.join(self.next_socket_dir.fetch_add(1, Ordering::Relaxed).to_string());
         fork::make_dir(&dir, 0o700, self.user.as_ref())?;
         Ok(dir)
+    }
+
+    /// Runs `sweep` before this broker first uses an external server, while nobody else of it can: what is in
+    /// there then is not its own. After a failure the next use is the first again.
+    pub(crate) fn before_first_use(
+        &self,
+        server: &Endpoint,
+        sweep: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let mut used = self.used.lock().expect("no panic while locked");
+        let place = (server.host.clone(), server.port);
+        if !used.contains(&place) {
+            sweep()?;
+            used.insert(place);
+        }
+        Ok(())
     }
 
     /// Held open by every process of this broker, so that the next one can tell whether any is left.

@@ -36,7 +36,7 @@ pub(crate) enum Origin<'a> {
     /// One of testenv's own, forked from a snapshot.
     Forked { snapshot: &'a Arc<Snapshot>, server: &'a Server },
     /// One that was declared.
-    Declared(&'a Endpoint),
+    Declared { endpoint: &'a Endpoint, key: &'a str },
 }
 
 /// A namespace of a shared server. Dropping it removes it.
@@ -78,17 +78,27 @@ impl Host {
         Ok(Arc::new(Self { run_by: RunBy::Us(Box::new(server)), machine: Arc::clone(machine), clones }))
     }
 
-    /// Makes the role's external server a host, once what was left behind in it is removed.
+    /// Makes the role's external server a host, once what was left behind in it is removed. `key` is that of the
+    /// state which its namespaces are to have.
     ///
     /// # Errors
     /// When the server does not answer, or others have left too much behind; and for a role that has none.
-    pub fn external(machine: &Arc<Machine>, spec: &Arc<Spec>, limits: &ExternalConfig) -> Result<Arc<Self>> {
+    pub fn external(
+        machine: &Arc<Machine>,
+        spec: &Arc<Spec>,
+        key: &str,
+        limits: &ExternalConfig,
+    ) -> Result<Arc<Self>> {
         let Runtime::External(declared) = &spec.runtime else {
             return Err(Problem::new(ProblemKind::Internal, format!("{} is not external", spec.role)));
         };
         let owner = Owner::here(&spec.root);
-        external::sweep(spec, spec.namespaces()?, &declared.endpoint, &owner, limits)?;
-        let clones = spec.driver.clones(machine, spec, Origin::Declared(&declared.endpoint))?;
+        let namespaces = spec.namespaces()?;
+        machine.before_first_use(&declared.endpoint, || {
+            external::sweep(spec, namespaces, &declared.endpoint, &owner, limits)
+        })?;
+        let clones =
+            spec.driver.clones(machine, spec, Origin::Declared { endpoint: &declared.endpoint, key })?;
         Ok(Arc::new(Self { run_by: RunBy::Others(owner), machine: Arc::clone(machine), clones }))
     }
 
@@ -171,13 +181,24 @@ impl Replay {
     /// # Errors
     /// When a file that the role names cannot be read, or the kind of service has no namespaces.
     pub(crate) fn new(machine: &Arc<Machine>, spec: &Arc<Spec>, origin: Origin<'_>) -> Result<Self> {
-        Ok(Self {
+        let replay = Self {
             machine: Arc::clone(machine),
             spec: Arc::clone(spec),
             server: origin.endpoint().clone(),
             namespaces: spec.namespaces()?,
             plan: Plan::read(spec, machine)?,
-        })
+        };
+        replay.check(origin.key(), replay.key())?;
+        Ok(replay)
+    }
+
+    /// Refuses what would not be what was asked for, because a file was changed meanwhile.
+    fn check(&self, expected: &str, found: &str) -> Result<()> {
+        if expected == found {
+            return Ok(());
+        }
+        let title = format!("the files of services.{} were changed while they were applied", self.spec.role);
+        Err(Problem::new(ProblemKind::StartFailed, title).hint("ask again"))
     }
 
     /// Key of the state that namespaces are brought to.
@@ -197,6 +218,10 @@ impl Clones for Replay {
                 return Err(problem);
             }
         }
+        if self.plan.has_commands() {
+            let now = Plan::read(&self.spec, &self.machine)?;
+            self.check(self.key(), now.key()).inspect_err(|_| drop(self.remove(name)))?;
+        }
         Ok(endpoint)
     }
 
@@ -210,7 +235,15 @@ impl Origin<'_> {
     pub(crate) fn endpoint(&self) -> &Endpoint {
         match self {
             Self::Forked { server, .. } => &server.endpoint,
-            Self::Declared(endpoint) => endpoint,
+            Self::Declared { endpoint, .. } => endpoint,
+        }
+    }
+
+    /// Key of the state that namespaces are to have.
+    fn key(&self) -> &str {
+        match self {
+            Self::Forked { snapshot, .. } => &snapshot.key,
+            Self::Declared { key, .. } => key,
         }
     }
 }

@@ -12,6 +12,7 @@ mod processes;
 mod program;
 mod session;
 mod sql;
+pub mod subject;
 pub mod torture;
 mod user;
 mod wait;

@@ -4,7 +4,7 @@ mod leases;
 mod view;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Instant;
 
@@ -38,6 +38,8 @@ pub(crate) struct Core {
     pub(crate) stop: Notify,
     state: Mutex<State>,
     next_lease: AtomicU64,
+    /// Requests that are between their arrival and their lease.
+    acquiring: AtomicUsize,
     own: Weak<Self>,
 }
 
@@ -98,6 +100,7 @@ impl Core {
                 memory: HashMap::new(),
             }),
             next_lease: AtomicU64::new(1),
+            acquiring: AtomicUsize::new(0),
             own: own.clone(),
         })
     }
@@ -121,6 +124,7 @@ impl Core {
         isolation: Isolation,
         arrived: Instant,
     ) -> Result<(Loan, Timings), Problem> {
+        let _acquiring = Acquiring::begin(&self.acquiring);
         self.lock().last_use = arrived;
         let variant = if isolation == Isolation::Namespace { Variant::Template } else { Variant::Server };
         let Prepared { key, snapshot } = role.prepared(&self.machine, variant, arrived).await?;
@@ -306,7 +310,12 @@ impl Core {
                 }
                 (None, None) => {
                     let limits = &self.roles.config().external;
-                    Arc::clone(host.insert(Host::external(&self.machine, &recipe.spec, limits)?))
+                    Arc::clone(host.insert(Host::external(
+                        &self.machine,
+                        &recipe.spec,
+                        &key.snapshot,
+                        limits,
+                    )?))
                 }
             }
         };
@@ -360,8 +369,8 @@ impl Core {
         self.pump(&mut state);
         self.update_metrics(&state);
         let unused = state.leases.is_empty() && state.kept.is_empty();
-        let waiting = state.pools.values().any(|entry| entry.pool.counts().waiting > 0);
-        unused && !waiting && now.duration_since(state.last_use) > config.broker.idle_exit.as_duration()
+        let waited_for = self.acquiring.load(Ordering::Relaxed) > 0;
+        unused && !waited_for && now.duration_since(state.last_use) > config.broker.idle_exit.as_duration()
     }
 
     /// Ends everything: nobody gets a lease any more, and every server goes.
@@ -386,6 +395,22 @@ impl Core {
         for kept in kept {
             self.jobs.stop(kept.item);
         }
+    }
+}
+
+/// A request on its way to a lease: preparing may take longer than an idle broker stays.
+struct Acquiring<'a>(&'a AtomicUsize);
+
+impl<'a> Acquiring<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Acquiring<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -24,8 +24,8 @@ pub(crate) enum Action {
     File {
         /// Path as people know it, relative to the workspace.
         name: String,
-        /// Where it is.
-        path: PathBuf,
+        /// What it held when the key was made: it may hold something else by now.
+        content: Vec<u8>,
     },
     /// Run a command.
     Command(PrepareTable),
@@ -84,8 +84,9 @@ impl Plan {
                     }
                     for path in files {
                         let name = relative(&spec.root, &path);
-                        hash = hash.with("file").with(&name).with(read(&path)?);
-                        stages.push(Stage { action: Action::File { name, path }, key: hash.key() });
+                        let content = read(&path)?;
+                        hash = hash.with("file").with(&name).with(&content);
+                        stages.push(Stage { action: Action::File { name, content }, key: hash.key() });
                     }
                 }
                 PrepareStep::Command(table) => {
@@ -105,6 +106,11 @@ impl Plan {
     /// The stages that migrate and seed, after users and databases are there.
     pub(crate) fn steps(&self) -> &[Stage] {
         &self.stages[1..]
+    }
+
+    /// Whether a step reads files by itself, so that what it reads may be newer than the key.
+    pub(crate) fn has_commands(&self) -> bool {
+        self.stages.iter().any(|stage| matches!(stage.action, Action::Command(_)))
     }
 
     /// Key of the state after the last stage.

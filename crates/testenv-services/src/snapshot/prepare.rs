@@ -205,10 +205,9 @@ pub(crate) fn perform(
             progress("setting up users and databases");
             return spec.driver.set_up(spec, endpoint);
         }
-        Action::File { name, path } => {
+        Action::File { name, content } => {
             progress(&format!("applying {name}"));
-            let content = fs::read(path).map_err(|error| io_problem(format!("read {name}"), &error))?;
-            (name.clone(), spec.driver.apply(spec, endpoint, name, &content, deadline))
+            (name.clone(), spec.driver.apply(spec, endpoint, name, content, deadline))
         }
         Action::Command(table) => {
             progress(&format!("running {}", table.command));

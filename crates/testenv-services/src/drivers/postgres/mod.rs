@@ -292,7 +292,7 @@ impl Driver for Postgres {
     ) -> Result<Box<dyn Clones>> {
         Ok(match origin {
             Origin::Forked { snapshot, server } => Box::new(Databases::new(machine, snapshot, server)?),
-            Origin::Declared(_) => Box::new(Templates::new(machine, spec, origin)?),
+            Origin::Declared { .. } => Box::new(Templates::new(machine, spec, origin)?),
         })
     }
 }
