@@ -9,6 +9,7 @@ use testenv_api::{Health, PROTOCOL, VERSION};
 
 use super::finding::{Check, Finding, Group, Severity};
 use super::load::size;
+use super::probe::SCRATCH;
 use super::repair::Repair;
 use crate::fork;
 
@@ -24,6 +25,16 @@ pub enum Broker {
     Answers(Health),
     /// One is there, but did not answer; what happened instead.
     Silent(String),
+}
+
+impl Broker {
+    /// Its process, if it answered.
+    pub(super) fn pid(&self) -> Option<u32> {
+        match self {
+            Self::Answers(health) => Some(health.pid),
+            Self::None | Self::Silent(_) => None,
+        }
+    }
 }
 
 pub(super) fn judge_broker(seen: &Broker) -> Finding {
@@ -85,9 +96,11 @@ fn leftover(runtime_dir: PathBuf, cache_dir: &Path, uid: u32) -> Option<Leftover
     let name = runtime_dir.file_name()?;
     let shared_memory = Path::new("/dev/shm").join(format!("testenv-{uid}-{}", name.to_string_lossy()));
     let elsewhere = [shared_memory, cache_dir.join("forks").join(name)];
-    let within = ["broker.sock", "broker.new", "s", "f"].map(|name| runtime_dir.join(name));
+    let is_scratch = name.to_string_lossy().starts_with(SCRATCH);
+    let within = if is_scratch { &[""][..] } else { &["broker.sock", "broker.new", "s", "f"] };
+    let within = within.iter().map(|name| runtime_dir.join(name));
     let is_own = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|meta| meta.uid() == uid);
-    let paths: Vec<_> = within.into_iter().chain(elsewhere).filter(is_own).collect();
+    let paths: Vec<_> = within.chain(elsewhere).filter(is_own).collect();
     let processes = is_free(&runtime_dir.join("guard")) == Some(false);
     let bytes = paths.iter().map(|path| fork::disk_usage(path)).sum();
     let any = processes || !paths.is_empty();
@@ -183,6 +196,17 @@ mod tests {
         let refused = Repair::Sweep(dead).apply().unwrap_err();
         assert!(refused.title.contains("a broker has started"), "{refused}");
         assert!(dir.join("s/0").exists());
+    }
+
+    #[test]
+    fn of_a_doctor_that_was_killed_all_is_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("doctor-1");
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("lock"), "").unwrap();
+        let left = read_leftovers(root.path(), root.path()).remove(0);
+        Repair::Sweep(left).apply().unwrap();
+        assert!(!dir.exists());
     }
 
     #[test]

@@ -187,6 +187,8 @@ fn judge_one(target: &Target, answer: &Answer) -> Option<Finding> {
     let name = target.named_by.map_or_else(|| url.clone(), |variable| format!("{variable}={url}"));
     let says = match answer {
         Answer::Absent if target.named_by.is_none() => return None,
+        // In a directory that is closed to this user, there may be none at all.
+        Answer::Denied if target.named_by.is_none() && !is_there(url) => return None,
         Answer::Engine(server) => return Some(Finding::ok(ENGINE, format!("{server} on {url}")).of(url)),
         Answer::NotAsked(why) => {
             return Some(Finding::ok(ENGINE, format!("{name} was not asked: {why}")).of(url));
@@ -215,6 +217,11 @@ fn judge_one(target: &Target, answer: &Answer) -> Option<Finding> {
         (Answer::Dead(_) | Answer::Silent, _) => finding.advice("start the engine anew").command(start(url)),
         _ => finding.advice("check what listens there"),
     })
+}
+
+/// Whether a socket is seen to be there.
+fn is_there(url: &str) -> bool {
+    url.strip_prefix("unix://").is_some_and(|path| fs::symlink_metadata(path).is_ok())
 }
 
 /// The group of a socket, if that is not root's.
@@ -331,7 +338,9 @@ mod tests {
             judge(None, Answer::Engine("Docker/24".into())).seen,
             "Docker/24 on unix:///x/docker.sock"
         );
-        assert_eq!(judge(None, Answer::Denied).severity, Severity::Note);
+        assert_eq!(judge(None, Answer::Denied).severity, Severity::Ok, "nobody knows whether it is there");
+        let there = [(target("unix:///dev/null", None), Answer::Denied)];
+        assert_eq!(super::judge(&there).remove(0).severity, Severity::Note);
         let dead = judge(Some("DOCKER_HOST"), Answer::Dead("Connection refused".into()));
         assert_eq!(dead.severity, Severity::Warning);
         assert!(dead.commands[0].ends_with("systemctl restart docker"), "{dead:?}");

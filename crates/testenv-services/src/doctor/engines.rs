@@ -34,8 +34,12 @@ pub(super) fn judge_engine(seen: &RoleEngine, has_apt: bool) -> Finding {
     };
     let finding = Finding::new(ENGINE, severity, format!("{}: {}", seen.role, problem.title))
         .of(&seen.role)
-        .means(format!("{means}\n{}", problem.detail).trim_end())
-        .advice(problem.hint.clone());
+        .means(format!("{means}\n{}", problem.detail).trim_end());
+    // What the distribution has is here already, but is not the version that is asked for.
+    if problem.detail.starts_with("found only") {
+        return finding.advice(format!("{}; or ask for a version that is there", problem.hint));
+    }
+    let finding = finding.advice(problem.hint.clone());
     match install_command(problem).filter(|_| has_apt) {
         Some(command) => finding.command(format!("{}{command}", sudo())),
         None => finding,
@@ -87,9 +91,9 @@ mod tests {
         engine(Ok(found))
     }
 
-    fn missing() -> RoleEngine {
+    fn missing(detail: &str) -> RoleEngine {
         let problem = Problem::new(ProblemKind::EngineMissing, "no PostgreSQL 99 on this machine")
-            .detail("found only 15.18 in /usr/bin")
+            .detail(detail)
             .hint("install it (Debian, Ubuntu: apt-get install postgresql), or name its directory with `bin_dir`");
         engine(Err(problem))
     }
@@ -102,12 +106,15 @@ mod tests {
 
     #[test]
     fn a_missing_engine_is_a_problem_with_its_package() {
-        let finding = judge_engine(&missing(), true);
+        let none = || missing("looked in /usr/bin");
+        let finding = judge_engine(&none(), true);
         assert_eq!((finding.severity, finding.subject.as_str()), (Severity::Problem, "database"));
-        assert!(finding.means.ends_with("found only 15.18 in /usr/bin"), "{finding:?}");
+        assert!(finding.means.ends_with("looked in /usr/bin"), "{finding:?}");
         assert!(finding.commands[0].ends_with("apt-get install postgresql"), "{finding:?}");
-        assert!(judge_engine(&missing(), false).commands.is_empty(), "no apt here");
-        let unasked = RoleEngine { wanted: false, ..missing() };
+        assert!(judge_engine(&none(), false).commands.is_empty(), "no apt here");
+        let other = judge_engine(&missing("found only 15.18 in /usr/bin"), true);
+        assert!(other.commands.is_empty() && other.advice.ends_with("a version that is there"), "{other:?}");
+        let unasked = RoleEngine { wanted: false, ..none() };
         assert_eq!(judge_engine(&unasked, true).severity, Severity::Note);
     }
 
@@ -118,6 +125,6 @@ mod tests {
         assert_eq!(findings[0].severity, Severity::Note);
         assert!(findings[0].commands[0].ends_with("apt-get install postgresql-client"), "{findings:?}");
         assert_eq!(judge_clients(&[postgres()], |_| true)[0].severity, Severity::Ok);
-        assert!(judge_clients(&[missing()], |_| false).is_empty());
+        assert!(judge_clients(&[missing("")], |_| false).is_empty());
     }
 }

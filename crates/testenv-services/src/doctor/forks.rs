@@ -60,7 +60,7 @@ pub(super) fn judge_room(seen: &Forks, load: &Load, config: &CacheConfig) -> Fin
     let each = if copies { WHOLE_COPY } else { load.cost.data };
     let servers = seen.free.saturating_sub(RESERVE) / each;
     let text = format!("servers' data in {}, {} free", seen.storage, size(seen.free));
-    let means = format!("{}, which write {} each or more", load.about(servers), size(each));
+    let means = format!("{} or more each: {}", size(each), load.about(servers));
     let by_room = load.severity(servers);
     let private = seen.storage.starts_with("tmpfs (private");
     if seen.storage.starts_with("disk") && config.storage == StorageConfig::Auto {
@@ -69,8 +69,7 @@ pub(super) fn judge_room(seen: &Forks, load: &Load, config: &CacheConfig) -> Fin
             .servers(servers)
             .advice("allow namespaces (see user-namespaces), or enlarge /dev/shm: docker run --shm-size=1g");
     }
-    let shared = if private || config.storage != StorageConfig::Auto { Severity::Ok } else { Severity::Note };
-    let finding = Finding::new(ROOM, by_room.max(shared), text).means(means).servers(servers);
+    let finding = Finding::new(ROOM, by_room, text).means(means).servers(servers);
     if private {
         finding
             .advice("give the tmpfs more: it takes memory only for what is written")

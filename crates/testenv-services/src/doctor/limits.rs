@@ -26,24 +26,39 @@ const MOST_PIDS: u64 = 4_194_304;
 pub(super) struct OpenFiles {
     pub(super) soft: Option<u64>,
     pub(super) hard: Option<u64>,
+    /// What the broker has that runs already, which another shell may have started.
+    pub(super) broker: Option<u64>,
 }
 
-pub(super) fn read_open_files() -> OpenFiles {
+pub(super) fn read_open_files(files: &Files, broker_pid: Option<u32>) -> OpenFiles {
     let limit = getrlimit(Resource::Nofile);
-    OpenFiles { soft: limit.current, hard: limit.maximum }
+    let limits = broker_pid.and_then(|pid| files.text(format!("/proc/{pid}/limits")));
+    let broker = limits.and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+        line.split_whitespace().next()?.parse().ok()
+    });
+    OpenFiles { soft: limit.current, hard: limit.maximum, broker }
 }
 
 pub(super) fn judge_open_files(seen: OpenFiles, load: &Load) -> Finding {
     let shown = |limit: Option<u64>| limit.map_or_else(|| "unlimited".to_owned(), |it| it.to_string());
-    let text = match seen {
-        OpenFiles { soft, hard } if soft == hard => format!("ulimit -n {}", shown(soft)),
-        OpenFiles { soft, hard } => {
-            format!("ulimit -n {}, raised to {} by the broker", shown(soft), shown(hard))
-        }
+    if let Some(broker) = seen.broker.filter(|broker| seen.hard.is_none_or(|hard| *broker < hard)) {
+        let servers = load.by_files(broker);
+        let text = format!("ulimit -n {broker} of the broker that runs, {} here", shown(seen.hard));
+        return Finding::new(OPEN_FILES, load.severity(servers), text)
+            .means(format!("the broker opens {} files for each: {}", load.cost.files, load.about(servers)))
+            .servers(servers)
+            .advice("end it; the next lease starts one with the limit of its shell")
+            .command("testenv down");
+    }
+    let text = if seen.soft == seen.hard {
+        format!("ulimit -n {}", shown(seen.soft))
+    } else {
+        format!("ulimit -n {}, raised to {} by the broker", shown(seen.soft), shown(seen.hard))
     };
     let Some(hard) = seen.hard else { return Finding::ok(OPEN_FILES, text) };
     let servers = if hard < FEWEST_FILES { 0 } else { load.by_files(hard) };
-    let mut means = format!("{}: the broker opens {} files for each", load.about(servers), load.cost.files);
+    let mut means = format!("the broker opens {} files for each: {}", load.cost.files, load.about(servers));
     if hard < FEWEST_FILES {
         means = format!("PostgreSQL does not start with fewer than {FEWEST_FILES}");
     }
@@ -97,12 +112,16 @@ fn threads_if_of(status: &str, uid: u32) -> Option<u64> {
     (first("Uid:")? == u64::from(uid)).then(|| first("Threads:"))?
 }
 
+fn each_task(load: &Load, servers: u64) -> String {
+    format!("{} processes and threads each: {}", load.cost.tasks, load.about(servers))
+}
+
 pub(super) fn judge_processes(seen: &Processes, load: &Load) -> Finding {
     let Some(limit) = seen.limit else { return Finding::ok(PROCESSES, "ulimit -u unlimited") };
     let servers = load.by_tasks(limit.saturating_sub(seen.used));
     let text = format!("ulimit -u {limit}, of which {} has {}", seen.user, counted(seen.used));
     Finding::new(PROCESSES, load.severity(servers), text)
-        .means(format!("{}: {} processes and threads for each", load.about(servers), load.cost.tasks))
+        .means(each_task(load, servers))
         .servers(servers)
         .advice("raise it where the shell comes from (TasksMax= of systemd, limits.conf and a new login), then `testenv down`")
         .command(format!("{}prlimit --pid $$ --nproc=65536:65536", sudo()))
@@ -139,7 +158,7 @@ pub(super) fn judge_process_ids(seen: ProcessIds, load: &Load) -> Finding {
         load.severity(servers),
         format!("{name} {limit}, {} in use", counted(seen.used)),
     )
-    .means(format!("{}: {} processes and threads for each", load.about(servers), load.cost.tasks))
+    .means(each_task(load, servers))
     .servers(servers)
     .advice("raise it")
     .command(set_sysctl(&format!("{name}={}", if name == "kernel.pid_max" { MOST_PIDS } else { 200_000 })))
@@ -154,7 +173,7 @@ pub(super) fn judge_group(seen: Option<&Limit>, load: &Load) -> Finding {
     let servers = load.by_tasks(limit.left());
     let text = format!("{} of {} left ({})", limit.left(), limit.limit, limit.file.display());
     Finding::new(CGROUP_PIDS, load.severity(servers), text)
-        .means(format!("{}: {} processes and threads for each", load.about(servers), load.cost.tasks))
+        .means(each_task(load, servers))
         .servers(servers)
         .advice("raise it: docker run --pids-limit=-1, TasksMax=infinity of a systemd unit or slice, podPidsLimit of a kubelet")
         .command(load.max_servers_line(servers))
@@ -166,7 +185,7 @@ mod tests {
     use super::*;
 
     fn open_files(soft: u64, hard: u64) -> Finding {
-        judge_open_files(OpenFiles { soft: Some(soft), hard: Some(hard) }, &load(TWO_ROLES))
+        judge_open_files(OpenFiles { soft: Some(soft), hard: Some(hard), broker: None }, &load(TWO_ROLES))
     }
 
     #[test]
@@ -174,19 +193,23 @@ mod tests {
         let finding = open_files(256, 524_288);
         assert_eq!(finding.severity, Severity::Ok);
         assert_eq!(finding.seen, "ulimit -n 256, raised to 524288 by the broker");
-        let unlimited = OpenFiles { soft: Some(1024), hard: None };
+        let unlimited = OpenFiles { soft: Some(1024), hard: None, broker: Some(4096) };
         assert_eq!(judge_open_files(unlimited, &load(TWO_ROLES)).severity, Severity::Ok);
+    }
+
+    #[test]
+    fn a_broker_that_runs_with_a_lower_limit_is_told() {
+        let seen = OpenFiles { soft: Some(1024), hard: Some(524_288), broker: Some(128) };
+        let finding = judge_open_files(seen, &load(TWO_ROLES));
+        assert_eq!((finding.severity, finding.servers), (Severity::Warning, Some(17)));
+        assert_eq!(finding.commands, ["testenv down"]);
     }
 
     #[test]
     fn few_open_files_are_told_in_servers() {
         let finding = open_files(1024, 1024);
         assert_eq!((finding.severity, finding.servers), (Severity::Note, Some(196)));
-        assert!(
-            finding.means.starts_with("room for about 190 PostgreSQL servers at once"),
-            "{}",
-            finding.means
-        );
+        assert!(finding.means.contains("room for about 190 PostgreSQL servers at once"), "{}", finding.means);
         assert!(finding.commands.last().unwrap().starts_with("max_servers = 196 "), "{:?}", finding.commands);
         let finding = open_files(128, 128);
         assert_eq!((finding.severity, finding.servers), (Severity::Warning, Some(17)));

@@ -55,7 +55,7 @@ pub(super) fn judge(seen: &Seen, load: &Load, max_memory: u64) -> Finding {
     let each = load.cost.memory + load.cost.data;
     let servers = free / each;
     let severity = load.severity(servers).max(if free < max_memory { Severity::Note } else { Severity::Ok });
-    let mut means = format!("{}, of {} each", load.about(servers), size(each));
+    let mut means = format!("{} each: {}", size(each), load.about(servers));
     if free < max_memory {
         means += &format!(
             "\n`pool.max_memory` is {}: the kernel kills a server before testenv lets a request wait",
@@ -91,7 +91,7 @@ mod tests {
             (finding.severity, finding.seen.as_str()),
             (Severity::Ok, "12.0 GiB of 16.0 GiB available")
         );
-        assert_eq!(finding.means, "room for about 1,100 PostgreSQL servers at once, of 11.0 MiB each");
+        assert_eq!(finding.means, "11.0 MiB each: room for about 1,100 PostgreSQL servers at once");
         assert!(finding.advice.is_empty() && finding.commands.is_empty());
     }
 

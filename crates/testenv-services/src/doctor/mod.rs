@@ -118,7 +118,7 @@ pub fn examine(subject: &Subject, probed: &Result<Probe, Problem>, broker: &Brok
     let load = Load::of(&subject.config, processors);
     let mut findings = Vec::new();
     findings.extend(subject.config_problem.as_ref().map(judge_config));
-    findings.extend(machine(subject, &files, &load, probed.as_ref().ok()));
+    findings.extend(machine(subject, &files, &load, probed.as_ref().ok(), broker.pid()));
     match probed {
         Ok(probe) => findings.extend(tried(subject, &load, probe, &findings)),
         Err(problem) => findings.push(judge_untried(problem)),
@@ -131,7 +131,13 @@ pub fn examine(subject: &Subject, probed: &Result<Probe, Problem>, broker: &Brok
 }
 
 /// What the machine says of itself.
-fn machine(subject: &Subject, files: &Files, load: &Load, probe: Option<&Probe>) -> Vec<Finding> {
+fn machine(
+    subject: &Subject,
+    files: &Files,
+    load: &Load,
+    probe: Option<&Probe>,
+    broker_pid: Option<u32>,
+) -> Vec<Finding> {
     let config = &subject.config;
     let own = || crate::process::User {
         name: "this user".into(),
@@ -149,7 +155,7 @@ fn machine(subject: &Subject, files: &Files, load: &Load, probe: Option<&Probe>)
         memory::judge(&memory::read(files), load, config.pool.max_memory.as_bytes()),
         storage::judge_cache(&storage::read_cache(&subject.cache_dir, config.cache.max_size.as_bytes())),
         storage::judge_shm(storage::read_shm(private)),
-        limits::judge_open_files(limits::read_open_files(), load),
+        limits::judge_open_files(limits::read_open_files(files, broker_pid), load),
         limits::judge_processes(&limits::read_processes(files, servers_user.uid, servers_user.name), load),
         limits::judge_process_ids(limits::read_process_ids(files), load),
         limits::judge_group(group.as_ref(), load),

@@ -3,9 +3,10 @@
 //! What works is only known by trying, and trying moves a process into namespaces that it cannot leave. So this
 //! runs in a process of its own, which tells what it found as JSON and ends.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use testenv_config::{CacheConfig, Config, KindConfig, ServiceConfig};
 
@@ -14,6 +15,9 @@ use crate::machine::{Guard, Machine};
 use crate::sandbox::Sandbox;
 use crate::service::Spec;
 use crate::{Result, fork, io_problem};
+
+/// What the names of directories begin with in which things are tried.
+pub(super) const SCRATCH: &str = "doctor-";
 
 /// What trying showed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -70,22 +74,34 @@ pub struct FoundEngine {
     pub dir: PathBuf,
 }
 
-/// A directory for trying things out in, gone when dropped.
-struct Scratch(PathBuf);
+/// A directory for trying things out in, gone when dropped. It has the lock that a broker's directory has, so that
+/// one whose maker was killed is found as a dead broker's is.
+struct Scratch {
+    dir: PathBuf,
+    _lock: File,
+}
 
 impl Scratch {
     /// Beside the directories of brokers if that is there, as it is the same file system then.
-    fn new(runtime_root: &Path, name: &str) -> Result<Self> {
-        let dir = if runtime_root.is_dir() { runtime_root } else { Path::new("/tmp") }.join(name);
-        let made = fork::make_dir(&dir, 0o711, None);
-        made.map_err(|error| io_problem(format!("create {}", dir.display()), &error))?;
-        Ok(Self(dir))
+    fn new(runtime_root: &Path) -> Result<Self> {
+        let parent = if runtime_root.is_dir() { runtime_root } else { Path::new("/tmp") };
+        let dir = parent.join(format!("{SCRATCH}{}", std::process::id()));
+        let make = || {
+            fork::make_dir(&dir, 0o711, None)?;
+            let lock = File::create_new(dir.join("lock"))?;
+            rustix::fs::flock(&lock, FlockOperation::LockExclusive)?;
+            Ok(lock)
+        };
+        match make() {
+            Ok(lock) => Ok(Self { dir, _lock: lock }),
+            Err(error) => Err(io_problem(format!("create {}", dir.display()), &error)),
+        }
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = fs::remove_dir_all(&self.dir);
     }
 }
 
@@ -94,9 +110,9 @@ impl Drop for Scratch {
 /// # Errors
 /// When there is no place to try it in.
 pub fn probe(subject: &Subject) -> Result<Probe> {
-    let (config, process) = (&subject.config, std::process::id());
-    let scratch = Scratch::new(&subject.runtime_root, &format!("doctor-{process}"))?;
-    let guard = Guard::take(&scratch.0)?;
+    let config = &subject.config;
+    let scratch = Scratch::new(&subject.runtime_root)?;
+    let guard = Guard::take(&scratch.dir)?;
     let sandbox = Sandbox::enter();
     let namespaces = Namespaces {
         may_mount: sandbox.may_mount,
@@ -104,14 +120,14 @@ pub fn probe(subject: &Subject) -> Result<Probe> {
         refusal: sandbox.refusal.clone(),
     };
     let made = missing(&subject.cache_dir);
-    let opened = Machine::open(&scratch.0, &subject.cache_dir, config, guard, sandbox.clone());
+    let opened = Machine::open(&scratch.dir, &subject.cache_dir, config, guard, sandbox.clone());
     let forks = opened.as_ref().map(describe).map_err(Clone::clone);
     // Without a machine that works for forks there still is one to look for engines on.
     let machine = match opened {
         Ok(machine) => machine,
         Err(_) => {
             let config = Config { cache: CacheConfig::default(), ..config.clone() };
-            Machine::open(&scratch.0, &scratch.0.join("c"), &config, Guard::take(&scratch.0)?, sandbox)?
+            Machine::open(&scratch.dir, &scratch.dir.join("c"), &config, Guard::take(&scratch.dir)?, sandbox)?
         }
     };
     let engines = engines(subject, &machine);
