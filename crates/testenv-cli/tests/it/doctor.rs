@@ -193,12 +193,7 @@ fn a_closed_cache_is_told_and_opened() {
 fn a_cache_that_is_no_directory_is_told() {
     let workspace = workspace().own_cache();
     fs::write(workspace.base().join("c"), "").unwrap();
-    doctor(
-        &workspace,
-        &["--fix"],
-        UNFIT,
-        &["problem[cache]: ", "Not a directory", "TESTENV_CACHE_DIR"],
-    );
+    doctor(&workspace, &["--fix"], UNFIT, &["problem[cache]: ", "Not a directory", "TESTENV_CACHE_DIR"]);
 }
 
 #[test]

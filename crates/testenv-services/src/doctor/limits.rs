@@ -89,7 +89,7 @@ pub(super) struct Processes {
 }
 
 pub(super) fn read_processes(files: &Files, uid: u32, user: String) -> Processes {
-    Processes { user, limit: getrlimit(Resource::Nproc).maximum, used: tasks_of(files, uid) }
+    Processes { user, limit: getrlimit(Resource::Nproc).current, used: tasks_of(files, uid) }
 }
 
 /// Processes and threads of a user.
