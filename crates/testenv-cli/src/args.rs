@@ -56,6 +56,8 @@ pub(crate) enum Command {
     Down(DownArgs),
     /// Remove snapshots that are not in use
     Clean(CleanArgs),
+    /// Check whether this machine is fit for the workspace, and say what to change
+    Doctor(DoctorArgs),
     /// Run the broker, which starts by itself when it is needed
     Broker(BrokerArgs),
 }
@@ -95,6 +97,22 @@ pub(crate) struct CleanArgs {
     /// Do not start a broker for it: fail if none runs
     #[arg(long)]
     pub(crate) no_start: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Repair what is testenv's own: permissions of its directories, what dead brokers left
+    #[arg(long)]
+    pub(crate) fix: bool,
+    /// Show what is well in full too
+    #[arg(long, short, conflicts_with = "json")]
+    pub(crate) verbose: bool,
+    /// The process that tries what a broker does
+    #[arg(long, hide = true, conflicts_with_all = ["json", "fix", "verbose"])]
+    pub(crate) probe: bool,
 }
 
 #[derive(Debug, Args)]

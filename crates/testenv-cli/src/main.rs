@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         Command::Status(args) => commands::status::status(&workspace, &args),
         Command::Down(args) => commands::down::down(&workspace, &args),
         Command::Clean(args) => commands::clean::clean(&workspace, &args),
+        Command::Doctor(args) => commands::doctor::doctor(&workspace, &args),
         Command::Exec(args) => commands::exec::exec(&workspace, &args),
         Command::Run(args) => commands::run::run(&workspace, &args),
     };

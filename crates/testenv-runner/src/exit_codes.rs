@@ -23,6 +23,8 @@ pub const NO_BROKER: i32 = 122;
 pub const NO_LEASE: i32 = 123;
 /// `testenv.toml` cannot be used.
 pub const BAD_CONFIG: i32 = 124;
+/// `testenv doctor`: a role of the workspace cannot work on this machine.
+pub const UNFIT: i32 = 125;
 /// The command is there, but cannot be run.
 pub const CANNOT_RUN: i32 = 126;
 /// There is no such command.

@@ -6,6 +6,7 @@
 //! with a bound on every wait; it has no async runtime, no pool and no idea of tests. Deciding *when* to fork
 //! and for whom is the broker's part.
 
+pub mod doctor;
 mod drivers;
 pub mod engine;
 pub mod external;

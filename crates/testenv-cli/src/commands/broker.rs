@@ -142,7 +142,7 @@ fn log_filter() -> tracing_subscriber::EnvFilter {
 }
 
 /// Where snapshots go if the configuration does not say.
-fn cache_dir() -> PathBuf {
+pub(crate) fn cache_dir() -> PathBuf {
     let given = |name: &str| std::env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from);
     if let Some(dir) = given(env::CACHE_DIR) {
         return dir;

@@ -2,6 +2,7 @@
 
 pub(crate) mod broker;
 pub(crate) mod clean;
+pub(crate) mod doctor;
 pub(crate) mod down;
 pub(crate) mod exec;
 pub(crate) mod run;

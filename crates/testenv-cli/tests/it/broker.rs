@@ -135,7 +135,7 @@ fn clean_says_how_much_it_freed() {
 }
 
 /// A copy of the program that says it is another version, as an older installation would.
-fn other_version(place: &Place) -> std::path::PathBuf {
+pub(crate) fn other_version(place: &Place) -> std::path::PathBuf {
     let mut program = fs::read(env!("CARGO_BIN_EXE_testenv")).unwrap();
     let other: Vec<u8> = VERSION.bytes().map(|byte| if byte == b'0' { b'9' } else { byte }).collect();
     let mut at = 0;
