@@ -1,4 +1,4 @@
-//! How much memory servers take, as the kernel counts it.
+//! How much memory servers take, as the kernel counts it, and how many files are open.
 
 use std::fs;
 
@@ -7,6 +7,11 @@ pub(crate) fn of_server(pid: u32) -> u64 {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
     std::iter::once(pid).chain(children).map(of_process).sum()
+}
+
+/// How many files this process has open.
+pub(crate) fn open_files() -> Option<u64> {
+    fs::read_dir("/proc/self/fd").ok().map(|files| files.count() as u64)
 }
 
 fn of_process(pid: u32) -> u64 {

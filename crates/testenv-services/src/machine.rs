@@ -139,6 +139,11 @@ impl Machine {
         self.guard.as_fd()
     }
 
+    /// Room that is left for servers' data, in bytes; `None` where the file system does not say.
+    pub fn free_storage(&self) -> Option<u64> {
+        Some(free_bytes(self.forks.dir())).filter(|free| *free < u64::MAX)
+    }
+
     /// Refuses when there is no room for one more fork.
     ///
     /// # Errors

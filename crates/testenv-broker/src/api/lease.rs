@@ -38,6 +38,7 @@ pub(super) async fn acquire(
     ConnectInfo(peer): ConnectInfo<Peer>,
     Body(request): Body<LeaseRequest>,
 ) -> Result<Response, Refusal> {
+    let _arrived = core.arrive();
     let leased = lease(&core, peer, &request).await;
     if let Err(problem) = &leased {
         let kind = serde_json::to_value(problem.kind).ok().and_then(|kind| kind.as_str().map(str::to_owned));
@@ -155,10 +156,11 @@ fn timed_out(core: &Core, role: &str, limit: Duration, doing: &str) -> Problem {
         .iter()
         .filter(|pool| pool.role == role)
         .map(|pool| {
-            format!(
+            let counts = format!(
                 "{} {}: {} leased, {} starting, {} waiting, {} warm",
                 pool.role, pool.isolation, pool.leased, pool.starting, pool.waiting, pool.warm
-            )
+            );
+            if pool.waits_for.is_empty() { counts } else { format!("{}\n{counts}", pool.waits_for) }
         })
         .collect();
     let mut saw = pools.join("\n");

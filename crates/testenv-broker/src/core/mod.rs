@@ -1,5 +1,6 @@
 //! The state of pools and leases, and every change of it.
 
+pub(crate) mod admission;
 mod leases;
 mod view;
 
@@ -8,7 +9,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Instant;
 
+use rustix::process::Resource;
 use testenv_api::{Event, Isolation, Problem, ProblemKind, Timings};
+use testenv_services::doctor;
 use testenv_services::machine::Machine;
 use testenv_services::namespace::{Host, Namespace};
 use testenv_services::server::{Server, StartOptions};
@@ -19,10 +22,12 @@ use tokio::sync::Notify;
 use crate::BrokerOptions;
 use crate::ended::Ended;
 use crate::loan::{Item, Loan, Shared, What};
+use crate::memory;
 use crate::metrics::{Metrics, RoleLabel};
 use crate::pool::{Acquired, Pool};
 use crate::roles::{Role, Roles};
 use crate::workers::Jobs;
+use admission::{Free, Load};
 use leases::{Active, KeptItem};
 
 /// Everything the broker knows.
@@ -38,8 +43,10 @@ pub(crate) struct Core {
     pub(crate) stop: Notify,
     state: Mutex<State>,
     next_lease: AtomicU64,
-    /// Requests that are between their arrival and their lease.
-    acquiring: AtomicUsize,
+    /// Files that this process may have open.
+    max_files: u64,
+    /// Requests that have no answer yet.
+    arrived: AtomicUsize,
     own: Weak<Self>,
 }
 
@@ -53,6 +60,8 @@ struct State {
     stopping: bool,
     /// Mean memory of a server, in bytes, by role.
     memory: HashMap<String, u64>,
+    /// What the machine had left a moment ago.
+    free: Free,
 }
 
 /// What one pool holds things of.
@@ -69,6 +78,8 @@ struct PoolEntry {
     /// What its servers are forked from; `None` where others run the server.
     snapshot: Option<Arc<Snapshot>>,
     pool: Pool<Loan, Problem>,
+    /// What is in the way of starting one more; empty when nothing was.
+    waits_for: String,
     common: Arc<Common>,
 }
 
@@ -98,9 +109,11 @@ impl Core {
                 last_use: now,
                 stopping: false,
                 memory: HashMap::new(),
+                free: Free::default(),
             }),
             next_lease: AtomicU64::new(1),
-            acquiring: AtomicUsize::new(0),
+            max_files: rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
+            arrived: AtomicUsize::new(0),
             own: own.clone(),
         })
     }
@@ -114,6 +127,13 @@ impl Core {
         format!("{:x}-{}", std::process::id(), self.next_lease.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// Notes that a request has come: the broker stays until it has its answer, however long that takes.
+    pub(crate) fn arrive(&self) -> Arrived<'_> {
+        self.arrived.fetch_add(1, Ordering::Relaxed);
+        self.lock().last_use = Instant::now();
+        Arrived(&self.arrived)
+    }
+
     /// Gets something for a request: out of the pool, or started for it.
     ///
     /// # Errors
@@ -124,8 +144,6 @@ impl Core {
         isolation: Isolation,
         arrived: Instant,
     ) -> Result<(Loan, Timings), Problem> {
-        let _acquiring = Acquiring::begin(&self.acquiring);
-        self.lock().last_use = arrived;
         let variant = if isolation == Isolation::Namespace { Variant::Template } else { Variant::Server };
         let Prepared { key, snapshot } = role.prepared(&self.machine, variant, arrived).await?;
         let prepared = Instant::now();
@@ -141,6 +159,7 @@ impl Core {
                 spec: Arc::clone(&role.spec),
                 snapshot,
                 pool: Pool::new(arrived),
+                waits_for: String::new(),
                 common: Arc::default(),
             });
             let acquired = entry.pool.acquire(arrived, max_warm);
@@ -185,7 +204,10 @@ impl Core {
         wanted.sort_by_key(|(_, wanted)| std::cmp::Reverse(wanted.waiting));
         for (key, wanted) in &wanted {
             for _ in 0..wanted.waiting {
-                if !state.has_room(key, &config, &self.jobs) && !self.make_room(state, key) {
+                if let Err(why) = state.admit(key, &config, &self.jobs)
+                    && !self.make_room(state, key)
+                {
+                    state.waits_for(key, why);
                     break;
                 }
                 state.start(key);
@@ -194,7 +216,7 @@ impl Core {
         }
         for (key, wanted) in &wanted {
             for _ in 0..wanted.refill {
-                if !state.has_room(key, &config, &self.jobs) {
+                if state.admit(key, &config, &self.jobs).is_err() {
                     break;
                 }
                 state.start(key);
@@ -354,8 +376,9 @@ impl Core {
     /// What happens without anybody asking, once a second. Whether the broker has been idle long enough to go.
     pub(crate) fn tick(&self) -> bool {
         let config = self.roles.config();
-        let now = Instant::now();
+        let (now, free) = (Instant::now(), self.look_around());
         let mut state = self.lock();
+        state.free = free;
         for entry in state.pools.values_mut() {
             for loan in entry.pool.decay(now) {
                 self.jobs.stop(loan.into_item());
@@ -369,8 +392,17 @@ impl Core {
         self.pump(&mut state);
         self.update_metrics(&state);
         let unused = state.leases.is_empty() && state.kept.is_empty();
-        let waited_for = self.acquiring.load(Ordering::Relaxed) > 0;
+        let waited_for = self.arrived.load(Ordering::Relaxed) > 0;
         unused && !waited_for && now.duration_since(state.last_use) > config.broker.idle_exit.as_duration()
+    }
+
+    /// What the machine has left.
+    fn look_around(&self) -> Free {
+        Free {
+            memory: doctor::available_memory(),
+            storage: self.machine.free_storage(),
+            files: memory::open_files().map(|open| self.max_files.saturating_sub(open)),
+        }
     }
 
     /// Ends everything: nobody gets a lease any more, and every server goes.
@@ -398,17 +430,10 @@ impl Core {
     }
 }
 
-/// A request on its way to a lease: preparing may take longer than an idle broker stays.
-struct Acquiring<'a>(&'a AtomicUsize);
+/// A request between its arrival and its answer.
+pub(crate) struct Arrived<'a>(&'a AtomicUsize);
 
-impl<'a> Acquiring<'a> {
-    fn begin(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Acquiring<'_> {
+impl Drop for Arrived<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -435,32 +460,47 @@ impl State {
     fn start(&mut self, key: &PoolKey) {
         if let Some(entry) = self.pools.get_mut(key) {
             entry.pool.start();
+            entry.waits_for.clear();
         }
     }
 
-    /// Whether one more of `key` fits the limits of servers and memory.
-    fn has_room(&self, key: &PoolKey, config: &testenv_config::Config, jobs: &Jobs) -> bool {
+    /// Notes why those who wait for a pool have to.
+    fn waits_for(&mut self, key: &PoolKey, why: String) {
+        if let Some(entry) = self.pools.get_mut(key) {
+            entry.waits_for = why;
+        }
+    }
+
+    /// Whether one more of `key` fits; if not, what is in the way.
+    fn admit(&self, key: &PoolKey, config: &testenv_config::Config, jobs: &Jobs) -> Result<(), String> {
+        let Some(entry) = self.pools.get(key) else { return Ok(()) };
         match key.isolation {
             Isolation::Server => {}
             Isolation::Namespace => {
-                let databases = self.pools.get(key).map_or(0, |entry| entry.pool.counts().made());
-                return databases < config.pool.max_servers;
+                let (made, most) = (entry.pool.counts().made(), config.pool.max_servers);
+                let full = || format!("{made} namespaces are there, and `pool.max_servers` allows no more");
+                return if made < most { Ok(()) } else { Err(full()) };
             }
-            Isolation::Shared => return true,
+            Isolation::Shared => return Ok(()),
         }
         let of_one = |spec: &Spec| self.memory.get(&spec.role).copied().unwrap_or_else(|| spec.memory());
-        let kept: u64 = self.kept.iter().map(|kept| of_one(&kept.item.spec)).sum();
-        let new = self.pools.get(key).map_or(0, |entry| of_one(&entry.spec));
-        let (mut servers, mut bytes) = (self.kept.len() + jobs.ended(), kept + new);
+        let mut load = Load {
+            servers: self.kept.len() + jobs.ended(),
+            memory: self.kept.iter().map(|kept| of_one(&kept.item.spec)).sum(),
+            ..Load::default()
+        };
         for (key, entry) in &self.pools {
-            let count = match key.isolation {
-                Isolation::Server => entry.pool.counts().made(),
-                Isolation::Namespace | Isolation::Shared => 1,
+            let (counts, of_one) = (entry.pool.counts(), of_one(&entry.spec));
+            let (servers, starting) = match key.isolation {
+                Isolation::Server => (counts.made(), counts.starting),
+                Isolation::Namespace | Isolation::Shared => (1, 0),
             };
-            servers += count;
-            bytes += count as u64 * of_one(&entry.spec);
+            load.servers += servers;
+            load.memory += servers as u64 * of_one;
+            load.starting += starting;
+            load.starting_memory += starting as u64 * of_one;
         }
-        servers < config.pool.max_servers && bytes <= config.pool.max_memory.as_bytes()
+        admission::admit(of_one(&entry.spec), load, &config.pool, self.free)
     }
 }
 

@@ -65,6 +65,7 @@ impl Core {
                 starting: counts.starting,
                 leased: counts.leased,
                 waiting: counts.waiting,
+                waits_for: if counts.waiting > 0 { entry.waits_for.clone() } else { String::new() },
                 target: counts.target,
             }
         };

@@ -73,6 +73,7 @@ fn subject(workspace: &Workspace) -> Subject {
         runtime_dir: workspace.runtime_dir(),
         runtime_root: runtime_root(),
         path: text("PATH").unwrap_or_default(),
+        environment: super::broker::environment(),
         around: Surroundings {
             docker_host: text("DOCKER_HOST"),
             container_host: text("CONTAINER_HOST"),

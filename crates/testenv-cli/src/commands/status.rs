@@ -80,7 +80,9 @@ fn pools(status: &BrokerStatus, bold: (&str, &str)) -> String {
         })
         .collect();
     let columns = ["role", "engine", "isolation", "warm", "target", "starting", "leased", "waiting"];
-    table("pools", &columns, &rows, bold)
+    let waits = status.pools.iter().filter(|pool| !pool.waits_for.is_empty());
+    let waits = waits.map(|pool| format!("  {} waits: {}\n", pool.role, pool.waits_for)).collect::<String>();
+    table("pools", &columns, &rows, bold) + &waits
 }
 
 fn leases(status: &BrokerStatus, bold: (&str, &str)) -> String {
@@ -176,6 +178,7 @@ mod tests {
                 starting: 0,
                 leased: 2,
                 waiting: 0,
+                waits_for: String::new(),
                 target: 8,
             }],
             leases: Vec::new(),

@@ -87,6 +87,7 @@ fn who_waits_for_a_server_gets_one_in_turn_and_is_told_when_there_is_none() {
     let (one, two) = (workspace.lease("database"), workspace.lease("database"));
     let message = workspace.try_lease(&request(Duration::from_millis(300))).unwrap_err();
     assert_says(&message, &["no database within 300 ms", "2 leased", "pool.max_servers"]);
+    assert_says(&message, &["2 servers are there, and `pool.max_servers` allows no more"]);
     let turns = thread::scope(|scope| {
         let workspace = &workspace;
         let (done, turns) = std::sync::mpsc::channel();

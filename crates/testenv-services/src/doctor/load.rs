@@ -3,6 +3,8 @@
 use testenv_config::{ByteSize, Config, IsolationConfig, KindConfig};
 
 use super::finding::Severity;
+use crate::drivers::{self, Driver};
+use crate::service;
 
 /// Files that the broker has open without any server, and for those being started.
 const BROKER_FILES: u64 = 40;
@@ -27,6 +29,11 @@ impl Cost {
             KindConfig::Redis | KindConfig::Valkey => {
                 Self { memory: 3 << 20, data: 1 << 20, files: 5, tasks: 6 }
             }
+            other => {
+                // Its driver's own estimate; most others have many threads.
+                let memory = drivers::of(service::kind(other)).map_or(64 << 20, Driver::memory);
+                Self { memory, data: 24 << 20, files: 8, tasks: 64 }
+            }
         }
     }
 }
@@ -37,6 +44,14 @@ pub(super) fn title(kind: KindConfig) -> &'static str {
         KindConfig::Postgres => "PostgreSQL",
         KindConfig::Redis => "Redis",
         KindConfig::Valkey => "Valkey",
+        KindConfig::Mysql => "MySQL",
+        KindConfig::Mariadb => "MariaDB",
+        KindConfig::Clickhouse => "ClickHouse",
+        KindConfig::S3 => "S3",
+        KindConfig::Kafka => "Kafka",
+        KindConfig::Rabbitmq => "RabbitMQ",
+        KindConfig::Nats => "NATS",
+        KindConfig::Custom => "custom",
     }
 }
 

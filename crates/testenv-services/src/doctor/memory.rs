@@ -7,6 +7,14 @@ use super::load::{Load, size};
 
 const MEMORY: Check = Check::new("memory", Group::Memory);
 
+/// Memory that programs can still have, in bytes, the limit of a container considered; `None` where the kernel does
+/// not say.
+pub fn available() -> Option<u64> {
+    let seen = read(&Files::of_machine());
+    let group = seen.group.as_ref().map(Limit::left);
+    seen.available.into_iter().chain(group).min()
+}
+
 /// What was read.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {

@@ -20,6 +20,9 @@ mod probe;
 mod repair;
 mod storage;
 
+pub use memory::available as available_memory;
+
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -56,6 +59,8 @@ pub struct Subject {
     pub cache_dir: PathBuf,
     /// Value of `PATH`.
     pub path: String,
+    /// Variables that may declare external servers.
+    pub environment: BTreeMap<String, String>,
     /// What else the environment says.
     pub around: Surroundings,
 }
@@ -232,6 +237,7 @@ mod tests {
             runtime_root: dir.path().join("r"),
             cache_dir: dir.path().join("c"),
             path: String::new(),
+            environment: BTreeMap::new(),
             around: Surroundings::default(),
         };
         let untried = Err(Problem::new(ProblemKind::TimedOut, "it took too long"));

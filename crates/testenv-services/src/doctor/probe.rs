@@ -13,7 +13,7 @@ use testenv_config::{CacheConfig, Config, KindConfig, ServiceConfig};
 use super::Subject;
 use crate::machine::{Guard, Machine};
 use crate::sandbox::Sandbox;
-use crate::service::Spec;
+use crate::service::{Spec, Surroundings};
 use crate::{Result, fork, io_problem};
 
 /// What the names of directories begin with in which things are tried.
@@ -158,7 +158,14 @@ fn describe(machine: &Machine) -> Forks {
 /// The engine of each role, or, where there are no roles, of what can be leased without.
 fn engines(subject: &Subject, machine: &Machine) -> Vec<RoleEngine> {
     let look = |role: &str, config: &ServiceConfig, wanted| {
-        let spec = Spec::resolve(role, config, &subject.root, &subject.path, machine);
+        let around = Surroundings {
+            root: &subject.root,
+            path: &subject.path,
+            environment: &subject.environment,
+            runtimes: &subject.config.runtime,
+            machine,
+        };
+        let spec = Spec::resolve(role, config, around);
         let found = spec.map(|spec| FoundEngine {
             name: spec.build.engine.name,
             version: spec.build.engine.version,

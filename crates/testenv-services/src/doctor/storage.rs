@@ -157,7 +157,7 @@ fn refused(check: Check, dir: &Path, at: &Path, error: &str, own_mode: Option<u3
     match own_mode.filter(|mode| mode & 0o700 != 0o700) {
         Some(mode) => {
             let finding =
-                finding.command(format!("chmod u+rwx {}", crate::service::shell_word(&at.to_string_lossy())));
+                finding.command(format!("chmod u+rwx {}", crate::drivers::shell_word(&at.to_string_lossy())));
             // What is around testenv's own directories is not testenv's to change.
             let own = at.starts_with(dir);
             let repair = Repair::SetMode { path: at.to_path_buf(), mode: mode | 0o700 };
@@ -253,7 +253,7 @@ pub(super) fn judge_runtime(seen: &Runtime) -> Finding {
                 .command("export TESTENV_RUNTIME_DIR=/tmp/te");
         }
         if mode & 0o022 != 0 {
-            let word = crate::service::shell_word(&path.to_string_lossy());
+            let word = crate::drivers::shell_word(&path.to_string_lossy());
             return Finding::new(
                 RUNTIME,
                 Severity::Problem,
