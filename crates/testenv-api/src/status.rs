@@ -82,7 +82,7 @@ pub struct PoolStatus {
     pub leased: usize,
     /// Requests that wait.
     pub waiting: usize,
-    /// What they wait for, where it is a limit; empty when nobody waits, or only for a start.
+    /// What was in the way of the last start that somebody waited for; empty when nothing was.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub waits_for: String,
     /// How many the pool tries to keep warm now.

@@ -65,7 +65,7 @@ impl Core {
                 starting: counts.starting,
                 leased: counts.leased,
                 waiting: counts.waiting,
-                waits_for: if counts.waiting > 0 { entry.waits_for.clone() } else { String::new() },
+                waits_for: entry.waits_for.clone(),
                 target: counts.target,
             }
         };

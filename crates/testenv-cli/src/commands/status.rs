@@ -80,7 +80,7 @@ fn pools(status: &BrokerStatus, bold: (&str, &str)) -> String {
         })
         .collect();
     let columns = ["role", "engine", "isolation", "warm", "target", "starting", "leased", "waiting"];
-    let waits = status.pools.iter().filter(|pool| !pool.waits_for.is_empty());
+    let waits = status.pools.iter().filter(|pool| pool.waiting > 0 && !pool.waits_for.is_empty());
     let waits = waits.map(|pool| format!("  {} waits: {}\n", pool.role, pool.waits_for)).collect::<String>();
     table("pools", &columns, &rows, bold) + &waits
 }
