@@ -1,7 +1,6 @@
 //! `testenv doctor`.
 
 use std::io::Read as _;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -10,14 +9,12 @@ use std::time::Duration;
 use serde::Serialize;
 use testenv_api::client::Client;
 use testenv_api::discovery::{Workspace, runtime_root};
-use testenv_api::{Health, Problem, ProblemKind, VERSION};
+use testenv_api::{BrokerStatus, Health, Isolation, PoolStatus, Problem, ProblemKind, VERSION};
 use testenv_config::Config;
 use testenv_runner::exit_codes;
-use testenv_services::doctor::{
-    self, Broker, Capacity, Finding, Group, Probe, Report, Severity, Subject, Surroundings,
-};
+use testenv_services::doctor::{self, Broker, Capacity, Finding, Group, Probe, Report, Severity, Subject};
 
-use super::broker::cache_dir;
+use super::broker::{cache_dir, environment};
 use crate::args::DoctorArgs;
 use crate::error::CliError;
 use crate::output::{colours, plural, say};
@@ -63,7 +60,6 @@ fn subject(workspace: &Workspace) -> Subject {
             (Config::default(), Some(Problem::new(ProblemKind::InvalidConfig, title).detail(detail)))
         }
     };
-    let text = |name: &str| std::env::var(name).ok().filter(|it| !it.is_empty());
     let given = config.cache.dir.as_ref().map(|dir| workspace.root().join(dir));
     Subject {
         root: workspace.root().to_path_buf(),
@@ -72,14 +68,8 @@ fn subject(workspace: &Workspace) -> Subject {
         config_problem,
         runtime_dir: workspace.runtime_dir(),
         runtime_root: runtime_root(),
-        path: text("PATH").unwrap_or_default(),
-        environment: super::broker::environment(),
-        around: Surroundings {
-            docker_host: text("DOCKER_HOST"),
-            container_host: text("CONTAINER_HOST"),
-            xdg_runtime_dir: text("XDG_RUNTIME_DIR").map(PathBuf::from),
-            home: text("HOME").map(PathBuf::from),
-        },
+        path: std::env::var("PATH").unwrap_or_default(),
+        environment: environment(),
     }
 }
 
@@ -91,10 +81,22 @@ fn look(workspace: &Workspace, subject: &Subject) -> Report {
 fn broker(workspace: &Workspace) -> Broker {
     let client = Client::of(workspace).of_any_version().with_answer_limit(ANSWER_LIMIT);
     match client.get::<Health>("/v1/health") {
-        Ok(health) => Broker::Answers(health),
+        Ok(health) => {
+            let status = client.get::<BrokerStatus>("/v1/status");
+            Broker::Answers(health, status.map_or(0, |status| servers(&status)))
+        }
         Err(error) if error.broker_is_gone() => Broker::None,
         Err(error) => Broker::Silent(error.to_string()),
     }
+}
+
+/// How many servers it has.
+fn servers(status: &BrokerStatus) -> u64 {
+    let of_pool = |pool: &PoolStatus| match pool.isolation {
+        Isolation::Server => pool.warm + pool.starting + pool.leased,
+        Isolation::Namespace | Isolation::Shared => 1,
+    };
+    (status.pools.iter().map(of_pool).sum::<usize>() + status.kept.len()) as u64
 }
 
 /// Has this program try what a broker does, in a process that may move into namespaces for it.
@@ -278,7 +280,7 @@ fn verdict(report: &Report, palette: &Palette) -> String {
         if servers >= allowed {
             format!("room for the {allowed} servers that `pool.max_servers` allows")
         } else {
-            format!("room for {servers} {unit} servers at once ({limited_by})")
+            format!("room for {servers} {unit} at once ({limited_by})")
         }
     });
     [Some(fit), room].into_iter().flatten().chain(counts).collect::<Vec<_>>().join(", ")

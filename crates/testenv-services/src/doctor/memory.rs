@@ -61,7 +61,7 @@ pub(super) fn judge(seen: &Seen, load: &Load, max_memory: u64) -> Finding {
         None => format!("{} of {} available", size(free), size(seen.total)),
     };
     let each = load.cost.memory + load.cost.data;
-    let servers = free / each;
+    let servers = load.by_memory(free);
     let severity = load.severity(servers).max(if free < max_memory { Severity::Note } else { Severity::Ok });
     let mut means = format!("{} each: {}", size(each), load.about(servers));
     if free < max_memory {
