@@ -194,8 +194,8 @@ fn found(spec: Spec) -> FoundEngine {
     FoundEngine {
         client: client.to_owned(),
         declared_by: match spec.runtime {
-            Runtime::Native => None,
             Runtime::External(declared) => Some(declared.variable),
+            _ => None,
         },
         name: spec.build.engine.name,
         version: spec.build.engine.version,
