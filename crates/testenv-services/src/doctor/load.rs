@@ -25,7 +25,7 @@ pub(super) struct Cost {
 }
 
 impl Cost {
-    const fn of(kind: KindConfig) -> Self {
+    fn of(kind: KindConfig) -> Self {
         use KindConfig as Kind;
         let (memory, data, copy, tasks) = match kind {
             Kind::Postgres => (8, 3, 40, 8),
@@ -39,7 +39,12 @@ impl Cost {
             Kind::Nats => (16, 1, 1, 20),
             Kind::Custom => (100, 16, 40, 40),
         };
-        Self { memory: memory << 20, data: data << 20, copy: copy << 20, files: 5, tasks }
+        // What was measured here, else what the driver says of it, if there is one.
+        let memory = match kind {
+            Kind::Postgres | Kind::Redis | Kind::Valkey => memory << 20,
+            _ => drivers::of(service::kind(kind)).map_or(memory << 20, Driver::memory),
+        };
+        Self { memory, data: data << 20, copy: copy << 20, files: 5, tasks }
     }
 
     /// The mean of so many servers each, rounded up.

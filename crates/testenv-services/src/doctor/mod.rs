@@ -20,6 +20,8 @@ mod probe;
 mod repair;
 mod storage;
 
+pub use memory::available as available_memory;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
