@@ -68,7 +68,7 @@ pub(crate) fn broker(workspace: &Workspace, args: &BrokerArgs) -> Result<i32, Cl
 
 /// The variables that may declare external servers: all but those that say where leases are, which a broker gets
 /// that is started from inside a test.
-pub(crate) fn environment() -> BTreeMap<String, String> {
+pub(super) fn environment() -> BTreeMap<String, String> {
     let leased = std::env::var(env::LEASED).unwrap_or_default();
     let leased: Vec<_> = leased.split(',').collect();
     let text =

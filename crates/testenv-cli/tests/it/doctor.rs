@@ -108,7 +108,7 @@ fn machines_read_the_same() {
 #[test]
 fn few_open_files_are_told_in_servers() {
     let workspace = workspace().through(&["prlimit", "--nofile=128:128"]);
-    let parts = ["warning[open-files]: ulimit -n 128", "about 17 servers", "max_servers = 17"];
+    let parts = ["warning[open-files]: ulimit -n 128", "about 17 servers", "65536"];
     doctor(&workspace, &[], 0, &parts);
     workspace.end();
     let workspace = self::workspace().through(&["prlimit", "--nofile=48:48"]);

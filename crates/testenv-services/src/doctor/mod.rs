@@ -145,7 +145,7 @@ fn machine(
     let watched = config.services.values().filter(|service| !service.steps().is_empty()).count() as u64;
     let group = limits::read_group(files);
     vec![
-        memory::judge(&memory::read(files), load, config.pool.max_memory.as_bytes()),
+        memory::judge(&memory::read(files), load),
         storage::judge_cache(&storage::read_cache(&subject.cache_dir, config.cache.max_size.as_bytes())),
         storage::judge_shm(storage::read_shm(private)),
         limits::judge_open_files(limits::read_open_files(files, broker_pid), load),
