@@ -1,7 +1,6 @@
 //! `testenv doctor`.
 
 use std::io::Read as _;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -10,14 +9,12 @@ use std::time::Duration;
 use serde::Serialize;
 use testenv_api::client::Client;
 use testenv_api::discovery::{Workspace, runtime_root};
-use testenv_api::{Health, Problem, ProblemKind, VERSION};
+use testenv_api::{BrokerStatus, Health, Isolation, PoolStatus, Problem, ProblemKind, VERSION};
 use testenv_config::Config;
 use testenv_runner::exit_codes;
-use testenv_services::doctor::{
-    self, Broker, Capacity, Finding, Group, Probe, Report, Severity, Subject, Surroundings,
-};
+use testenv_services::doctor::{self, Broker, Capacity, Finding, Group, Probe, Report, Severity, Subject};
 
-use super::broker::cache_dir;
+use super::broker::{cache_dir, environment};
 use crate::args::DoctorArgs;
 use crate::error::CliError;
 use crate::output::{colours, plural, say};
@@ -44,7 +41,8 @@ pub(crate) fn doctor(workspace: &Workspace, args: &DoctorArgs) -> Result<i32, Cl
         say(json(&Output::new(workspace, &report, &fixed))?);
     } else {
         let palette = Palette::new(colours());
-        say(format_args!("{}{}", fixes(&fixed), render(workspace, &report, args.verbose, &palette)));
+        let fixes = if args.fix { fixes(&fixed) } else { String::new() };
+        say(format_args!("{fixes}{}", render(workspace, &report, args.verbose, &palette)));
     }
     Ok(match report.worst() {
         _ if subject.config_problem.is_some() => exit_codes::BAD_CONFIG,
@@ -63,7 +61,6 @@ fn subject(workspace: &Workspace) -> Subject {
             (Config::default(), Some(Problem::new(ProblemKind::InvalidConfig, title).detail(detail)))
         }
     };
-    let text = |name: &str| std::env::var(name).ok().filter(|it| !it.is_empty());
     let given = config.cache.dir.as_ref().map(|dir| workspace.root().join(dir));
     Subject {
         root: workspace.root().to_path_buf(),
@@ -72,14 +69,8 @@ fn subject(workspace: &Workspace) -> Subject {
         config_problem,
         runtime_dir: workspace.runtime_dir(),
         runtime_root: runtime_root(),
-        path: text("PATH").unwrap_or_default(),
-        environment: super::broker::environment(),
-        around: Surroundings {
-            docker_host: text("DOCKER_HOST"),
-            container_host: text("CONTAINER_HOST"),
-            xdg_runtime_dir: text("XDG_RUNTIME_DIR").map(PathBuf::from),
-            home: text("HOME").map(PathBuf::from),
-        },
+        path: std::env::var("PATH").unwrap_or_default(),
+        environment: environment(),
     }
 }
 
@@ -91,10 +82,22 @@ fn look(workspace: &Workspace, subject: &Subject) -> Report {
 fn broker(workspace: &Workspace) -> Broker {
     let client = Client::of(workspace).of_any_version().with_answer_limit(ANSWER_LIMIT);
     match client.get::<Health>("/v1/health") {
-        Ok(health) => Broker::Answers(health),
+        Ok(health) => {
+            let status = client.get::<BrokerStatus>("/v1/status");
+            Broker::Answers(health, status.map_or(0, |status| servers(&status)))
+        }
         Err(error) if error.broker_is_gone() => Broker::None,
         Err(error) => Broker::Silent(error.to_string()),
     }
+}
+
+/// How many servers it has.
+fn servers(status: &BrokerStatus) -> u64 {
+    let of_pool = |pool: &PoolStatus| match pool.isolation {
+        Isolation::Server => pool.warm + pool.starting + pool.leased,
+        Isolation::Namespace | Isolation::Shared => 1,
+    };
+    (status.pools.iter().map(of_pool).sum::<usize>() + status.kept.len()) as u64
 }
 
 /// Has this program try what a broker does, in a process that may move into namespaces for it.
@@ -147,7 +150,7 @@ fn fixes(fixed: &[Fixed]) -> String {
         Err(problem) => format!("not fixed: {problem}\n"),
     };
     let lines: String = fixed.iter().map(line).collect();
-    if lines.is_empty() { lines } else { lines + "\n" }
+    if lines.is_empty() { "nothing of testenv's own is to be repaired\n\n".into() } else { lines + "\n" }
 }
 
 /// What `--json` prints.
@@ -278,7 +281,7 @@ fn verdict(report: &Report, palette: &Palette) -> String {
         if servers >= allowed {
             format!("room for the {allowed} servers that `pool.max_servers` allows")
         } else {
-            format!("room for {servers} {unit} servers at once ({limited_by})")
+            format!("room for {servers} {unit} at once ({limited_by})")
         }
     });
     [Some(fit), room].into_iter().flatten().chain(counts).collect::<Vec<_>>().join(", ")
@@ -340,4 +343,93 @@ fn wrapped<'a>(first: &str, other: &str, parts: impl IntoIterator<Item = &'a str
         is_new = false;
     }
     text + &line + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use testenv_services::doctor::{Check, Repair};
+
+    use super::*;
+
+    fn finding(name: &'static str, group: Group, severity: Severity, seen: &str) -> Finding {
+        Finding {
+            check: Check { name, group },
+            subject: String::new(),
+            severity,
+            seen: seen.into(),
+            means: String::new(),
+            advice: String::new(),
+            commands: Vec::new(),
+            servers: None,
+            repair: None,
+        }
+    }
+
+    fn report(findings: Vec<Finding>) -> Report {
+        let servers = Some(Capacity { servers: 17, limited_by: "open-files" });
+        Report { unit: "PostgreSQL servers", servers, max_servers: 256, findings }
+    }
+
+    #[test]
+    fn what_hinders_comes_with_its_commands_on_lines_of_their_own() {
+        let cache = Finding {
+            means: "no snapshot can be stored\nno role works".into(),
+            advice: "make it writable, or choose another directory: `cache.dir` in testenv.toml, or TESTENV_CACHE_DIR".into(),
+            commands: vec!["chmod u+rwx /c".into()],
+            repair: Some(Repair::SetMode { path: "/c".into(), mode: 0o700 }),
+            ..finding("cache", Group::Disk, Severity::Problem, "/c cannot be used")
+        };
+        let expected = "
+problem[cache]: /c cannot be used
+  | no snapshot can be stored
+  | no role works
+  hint: make it writable, or choose another directory: `cache.dir` in testenv.toml, or
+        TESTENV_CACHE_DIR
+    chmod u+rwx /c
+    testenv doctor --fix    # does that
+";
+        assert_eq!(in_full(&cache, &Palette::new(false)), expected);
+        let coloured = in_full(&cache, &Palette::new(true));
+        assert!(coloured.starts_with("\n\x1b[1;31mproblem[cache]\x1b[0m: /c"), "{coloured}");
+    }
+
+    #[test]
+    fn what_is_well_is_a_line_for_each_group() {
+        let well = |name, group, seen| finding(name, group, Severity::Ok, seen);
+        let findings = [
+            well("memory", Group::Memory, "9.0 GiB available"),
+            finding("cache", Group::Disk, Severity::Warning, "not here"),
+            well("open-files", Group::Limits, "ulimit -n 20000"),
+            well("processes", Group::Limits, "a text that is rather long, longer than others"),
+            well("process-ids", Group::Limits, "and one more for the next line"),
+        ];
+        let expected = "\
+ok  memory      9.0 GiB available
+ok  limits      ulimit -n 20000; a text that is rather long, longer than others;
+                and one more for the next line
+";
+        assert_eq!(in_groups(&findings), expected);
+        let line = in_a_line(&Finding { means: "a\nb".into(), ..findings[2].clone() });
+        assert_eq!(line, "ok  open-files        ulimit -n 20000: a; b\n");
+    }
+
+    #[test]
+    fn the_verdict_is_one_line() {
+        let plain = Palette::new(false);
+        let with = |severity| verdict(&report(vec![finding("x", Group::Disk, severity, "")]), &plain);
+        let room = "room for 17 PostgreSQL servers at once (open-files)";
+        assert_eq!(with(Severity::Warning), format!("fit for this workspace, {room}, 1 warning"));
+        assert_eq!(with(Severity::Problem), format!("not fit for this workspace, {room}, 1 problem"));
+        let plenty = Report { max_servers: 10, ..report(Vec::new()) };
+        let room = "room for the 10 servers that `pool.max_servers` allows";
+        assert_eq!(verdict(&plenty, &plain), format!("fit for this workspace, {room}"));
+    }
+
+    #[test]
+    fn what_was_repaired_is_told() {
+        let failed = Err(Problem::new(ProblemKind::Resources, "failed to remove /x").detail("busy"));
+        let told = fixes(&[Ok("removed /y".into()), failed]);
+        assert_eq!(told, "fixed: removed /y\nnot fixed: failed to remove /x\n  | busy\n\n");
+        assert!(fixes(&[]).starts_with("nothing "));
+    }
 }

@@ -71,7 +71,7 @@ fn a_machine_that_is_fit_is_told_in_a_few_lines_and_left_as_it_was() {
 fn machines_read_the_same() {
     let workspace = workspace();
     let json = json(&workspace);
-    assert_eq!((&json["unit"], &json["max_servers"]), (&"PostgreSQL".into(), &256.into()));
+    assert_eq!((&json["unit"], &json["max_servers"]), (&"servers".into(), &256.into()));
     assert!(json["capacity"]["servers"].as_u64() > Some(0), "{json}");
     for check in [
         "engine",
@@ -108,7 +108,7 @@ fn machines_read_the_same() {
 #[test]
 fn few_open_files_are_told_in_servers() {
     let workspace = workspace().through(&["prlimit", "--nofile=128:128"]);
-    let parts = ["warning[open-files]: ulimit -n 128", "about 17 PostgreSQL servers", "max_servers = 17"];
+    let parts = ["warning[open-files]: ulimit -n 128", "about 17 servers", "65536"];
     doctor(&workspace, &[], 0, &parts);
     workspace.end();
     let workspace = self::workspace().through(&["prlimit", "--nofile=48:48"]);
@@ -125,7 +125,7 @@ fn the_broker_raises_what_it_may_and_one_that_could_not_is_told() {
     let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     assert_eq!(line.split_whitespace().nth(3), Some("256"), "{line}");
     let workspace = workspace.through(&["prlimit", "--nofile=128:512"]);
-    let parts = ["ulimit -n 256 of the broker that runs, 512 here", "about 43 PostgreSQL", "testenv down"];
+    let parts = ["ulimit -n 256 of the broker that runs, 512 here", "about 43 servers", "testenv down"];
     doctor(&workspace, &[], 0, &parts);
     workspace.end();
 }
@@ -162,7 +162,7 @@ fn a_container_s_limit_of_processes_is_told_in_servers() {
         return skip("no control group with a limit of processes can be made here");
     };
     let workspace = workspace().through(&["sh", "-c", &group.enter(), "sh"]);
-    let parts = ["warning[cgroup-pids]: ", " of 60 left", "about 7 PostgreSQL servers", "--pids-limit"];
+    let parts = ["warning[cgroup-pids]: ", " of 60 left", "about 8 servers", "--pids-limit"];
     doctor(&workspace, &[], 0, &parts);
     // Nothing of it may be in the group any longer.
     eventually("the group is empty", || fs::read_to_string(group.0.join("cgroup.procs")).unwrap().is_empty());

@@ -21,8 +21,8 @@ const LEFTOVERS: Check = Check::new("leftovers", Group::Broker);
 pub enum Broker {
     /// None runs.
     None,
-    /// It answered.
-    Answers(Health),
+    /// It answered, and has so many servers.
+    Answers(Health, u64),
     /// One is there, but did not answer; what happened instead.
     Silent(String),
 }
@@ -31,8 +31,16 @@ impl Broker {
     /// Its process, if it answered.
     pub(super) fn pid(&self) -> Option<u32> {
         match self {
-            Self::Answers(health) => Some(health.pid),
+            Self::Answers(health, _) => Some(health.pid),
             Self::None | Self::Silent(_) => None,
+        }
+    }
+
+    /// How many servers it has, as far as it said.
+    pub(super) fn servers(&self) -> u64 {
+        match self {
+            Self::Answers(_, servers) => *servers,
+            Self::None | Self::Silent(_) => 0,
         }
     }
 }
@@ -46,7 +54,7 @@ pub(super) fn judge_broker(seen: &Broker) -> Finding {
                 .advice("end it")
                 .command("testenv down");
         }
-        Broker::Answers(health) => health,
+        Broker::Answers(health, _) => health,
     };
     let text = format!("broker {} runs, process {}", health.version, health.pid);
     if health.version == VERSION && health.protocol == PROTOCOL {
@@ -145,7 +153,7 @@ mod tests {
 
     fn health(version: &str, leases: usize) -> Broker {
         let (version, workspace) = (version.to_owned(), "/w".to_owned());
-        Broker::Answers(Health { version, protocol: PROTOCOL, pid: 42, workspace, leases })
+        Broker::Answers(Health { version, protocol: PROTOCOL, pid: 42, workspace, leases }, 8)
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Docker and its like: which sockets are there, and who answers.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs as _};
@@ -9,7 +10,6 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Surroundings;
 use super::files::sudo;
 use super::finding::{Check, Finding, Group, Severity};
 
@@ -19,6 +19,14 @@ const ENGINE: Check = Check::new("container-engine", Group::Containers);
 const LIMIT: Duration = Duration::from_secs(2);
 /// Bytes of an answer that are read at the most.
 const MAX_ANSWER: u64 = 4096;
+
+/// Sockets of engines below a user's home: Colima's, Docker Desktop's, Rancher Desktop's.
+const IN_HOME: [&str; 4] = [
+    ".colima/default/docker.sock",
+    ".docker/desktop/docker.sock",
+    ".docker/run/docker.sock",
+    ".rd/docker.sock",
+];
 
 /// Where an engine may listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,23 +57,16 @@ pub(super) enum Answer {
 }
 
 /// Everywhere an engine may listen.
-pub(super) fn targets(around: &Surroundings) -> Vec<Target> {
-    let given = [("DOCKER_HOST", &around.docker_host), ("CONTAINER_HOST", &around.container_host)];
-    let named = given.into_iter().filter_map(|(name, url)| {
-        Some(Target { url: url.clone().filter(|url| !url.is_empty())?, named_by: Some(name) })
-    });
+pub(super) fn targets(environment: &BTreeMap<String, String>) -> Vec<Target> {
+    let given = |name: &str| environment.get(name).filter(|value| !value.is_empty());
+    let named = ["DOCKER_HOST", "CONTAINER_HOST"].into_iter();
+    let named = named.filter_map(|name| Some(Target { url: given(name)?.clone(), named_by: Some(name) }));
     let uid = rustix::process::geteuid().as_raw();
-    let runtime = around.xdg_runtime_dir.clone().unwrap_or_else(|| PathBuf::from(format!("/run/user/{uid}")));
+    let runtime = given("XDG_RUNTIME_DIR").map_or_else(|| format!("/run/user/{uid}"), String::clone);
     let mut sockets: Vec<PathBuf> = vec!["/var/run/docker.sock".into(), "/run/podman/podman.sock".into()];
-    sockets.extend(["docker.sock", "podman/podman.sock"].map(|name| runtime.join(name)));
-    if let Some(home) = &around.home {
-        let below = [
-            ".colima/default/docker.sock",
-            ".docker/desktop/docker.sock",
-            ".docker/run/docker.sock",
-            ".rd/docker.sock",
-        ];
-        sockets.extend(below.map(|name| home.join(name)));
+    sockets.extend(["docker.sock", "podman/podman.sock"].map(|name| Path::new(&runtime).join(name)));
+    if let Some(home) = given("HOME") {
+        sockets.extend(IN_HOME.map(|name| Path::new(home).join(name)));
     }
     let usual = sockets
         .into_iter()
@@ -319,12 +320,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink(dir.path(), dir.path().join("same")).unwrap();
         fs::write(dir.path().join("docker.sock"), "").unwrap();
-        let around = Surroundings {
-            docker_host: Some(format!("unix://{}/same/docker.sock", dir.path().display())),
-            xdg_runtime_dir: Some(dir.path().to_path_buf()),
-            ..Surroundings::default()
-        };
-        let urls: Vec<_> = targets(&around).into_iter().map(|target| target.url).collect();
+        let environment = BTreeMap::from([
+            ("DOCKER_HOST".to_owned(), format!("unix://{}/same/docker.sock", dir.path().display())),
+            ("XDG_RUNTIME_DIR".to_owned(), dir.path().display().to_string()),
+        ]);
+        let urls: Vec<_> = targets(&environment).into_iter().map(|target| target.url).collect();
         assert!(urls[0].contains("/same/"), "{urls:?}");
         assert_eq!(urls.iter().filter(|url| url.ends_with("docker.sock")).count(), 2, "{urls:?}");
     }

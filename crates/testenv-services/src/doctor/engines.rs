@@ -1,6 +1,6 @@
 //! The engine of each role, and the clients that connect commands name.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use testenv_api::Problem;
 
@@ -11,11 +11,14 @@ use super::probe::RoleEngine;
 const ENGINE: Check = Check::new("engine", Group::Services);
 const CLIENT: Check = Check::new("client", Group::Services);
 
-/// Clients by engine: the program, and Debian's package of it.
-const CLIENTS: [(&str, &str, &str); 3] = [
-    ("postgres", "psql", "postgresql-client"),
-    ("redis", "redis-cli", "redis-tools"),
-    ("valkey", "valkey-cli", "valkey-tools"),
+/// Debian's packages of clients.
+const PACKAGES: [(&str, &str); 6] = [
+    ("psql", "postgresql-client"),
+    ("redis-cli", "redis-tools"),
+    ("valkey-cli", "valkey-tools"),
+    ("mariadb", "mariadb-client"),
+    ("mysql", "default-mysql-client"),
+    ("clickhouse-client", "clickhouse-client"),
 ];
 
 /// `has_apt` is whether Debian's package manager is here.
@@ -23,7 +26,13 @@ pub(super) fn judge_engine(seen: &RoleEngine, has_apt: bool) -> Finding {
     let problem = match &seen.found {
         Ok(engine) => {
             let text = format!("{}: {} {}", seen.role, engine.name, engine.version);
-            return Finding::ok(ENGINE, text).of(&seen.role).means(format!("in {}", engine.dir.display()));
+            let (text, place) = match &engine.declared_by {
+                Some(variable) => {
+                    (format!("{text} that {variable} names"), "somebody else runs it".to_owned())
+                }
+                None => (text, format!("in {}", engine.dir.display())),
+            };
+            return Finding::ok(ENGINE, text).of(&seen.role).means(place);
         }
         Err(problem) => problem,
     };
@@ -52,27 +61,37 @@ fn install_command(problem: &Problem) -> Option<&str> {
     Some(command.split([')', ',', ';', '\n']).next().unwrap_or(command).trim())
 }
 
-/// Clients of the engines that were found; `has` tells whether a program is in `PATH`.
+/// Clients of the engines that were found; `has` tells whether there is such a program.
 pub(super) fn judge_clients(engines: &[RoleEngine], has: impl Fn(&str) -> bool) -> Vec<Finding> {
-    let used =
-        |name: &str| engines.iter().any(|engine| engine.found.as_ref().is_ok_and(|found| found.name == name));
-    let needed = CLIENTS.iter().filter(|(engine, ..)| used(engine));
-    let judge = |(_, client, package): &(&str, &str, &str)| {
-        if has(client) {
-            return Finding::ok(CLIENT, *client).of(*client);
-        }
-        let finding = Finding::new(CLIENT, Severity::Note, format!("no {client} in PATH"))
-            .of(*client)
-            .means("the command that a failed test prints to look into its server cannot be run here")
-            .advice(format!("install it (Debian, Ubuntu: apt-get install {package})"));
-        if has("apt-get") { finding.command(format!("{}apt-get install {package}", sudo())) } else { finding }
-    };
-    needed.map(judge).collect()
+    let found = engines.iter().filter_map(|engine| engine.found.as_ref().ok());
+    let mut clients: Vec<_> = found.map(|found| found.client.as_str()).filter(|it| !it.is_empty()).collect();
+    clients.sort_unstable();
+    clients.dedup();
+    clients.into_iter().map(|client| judge_client(client, &has)).collect()
 }
 
-/// Whether a program is in a directory of `path`, the value of `PATH`.
+fn judge_client(client: &str, has: &impl Fn(&str) -> bool) -> Finding {
+    if has(client) {
+        return Finding::ok(CLIENT, client).of(client);
+    }
+    let finding = Finding::new(CLIENT, Severity::Note, format!("no {client} in PATH"))
+        .of(client)
+        .means("the command that a failed test prints to look into its server cannot be run here");
+    match PACKAGES.iter().find(|(program, _)| *program == client) {
+        Some((_, package)) if has("apt-get") => {
+            finding.advice("install it").command(format!("{}apt-get install {package}", sudo()))
+        }
+        Some((_, package)) => {
+            finding.advice(format!("install it (Debian, Ubuntu: apt-get install {package})"))
+        }
+        None => finding.advice("install it"),
+    }
+}
+
+/// Whether a program is in a directory of `path`, the value of `PATH`; or, given by its own path, there.
 pub(super) fn in_path(path: &str, program: &str) -> bool {
-    std::env::split_paths(path).any(|dir: std::path::PathBuf| Path::new(&dir).join(program).is_file())
+    // An absolute path takes the directory's place.
+    std::env::split_paths(path).chain([PathBuf::new()]).any(|dir| dir.join(program).is_file())
 }
 
 #[cfg(test)]
@@ -87,8 +106,13 @@ mod tests {
     }
 
     fn postgres() -> RoleEngine {
-        let found = FoundEngine { name: "postgres".into(), version: "15.18".into(), dir: "/usr/bin".into() };
-        engine(Ok(found))
+        engine(Ok(FoundEngine {
+            name: "postgres".into(),
+            version: "15.18".into(),
+            dir: "/usr/bin".into(),
+            declared_by: None,
+            client: "psql".into(),
+        }))
     }
 
     fn missing(detail: &str) -> RoleEngine {
@@ -102,6 +126,20 @@ mod tests {
     fn an_engine_is_told_with_its_version() {
         let finding = judge_engine(&postgres(), true);
         assert_eq!((finding.severity, finding.seen.as_str()), (Severity::Ok, "database: postgres 15.18"));
+    }
+
+    #[test]
+    fn a_server_that_somebody_else_runs_is_told_with_its_variable() {
+        let mut seen = postgres();
+        seen.found.as_mut().unwrap().declared_by = Some("DATABASE_URL".into());
+        assert!(seen.is_external());
+        assert_eq!(judge_engine(&seen, true).seen, "database: postgres 15.18 that DATABASE_URL names");
+    }
+
+    #[test]
+    fn programs_are_looked_for_in_path_and_by_their_own_path() {
+        assert!(in_path("/nowhere:/bin", "sh") && in_path("", "/bin/sh"));
+        assert!(!in_path("/nowhere", "sh") && !in_path("/bin", "/nowhere/sh"));
     }
 
     #[test]

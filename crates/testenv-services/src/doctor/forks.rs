@@ -4,19 +4,17 @@ use testenv_api::Problem;
 use testenv_config::{CacheConfig, ForkConfig, StorageConfig};
 
 use super::finding::{Check, Finding, Group, Severity};
-use super::load::{Load, size};
+use super::load::{Load, share, size};
 use super::probe::Forks;
 
 const STRATEGY: Check = Check::new("forks", Group::Disk);
 const ROOM: Check = Check::new("fork-room", Group::Disk);
 
-/// What a PostgreSQL data directory takes before anything is in it.
-const WHOLE_COPY: u64 = 40 << 20;
 /// Free space without which testenv starts no further server.
 const RESERVE: u64 = 24 << 20;
 
 /// How forks are made.
-pub(super) fn judge_strategy(seen: &Result<Forks, Problem>, config: &CacheConfig) -> Finding {
+pub(super) fn judge_strategy(seen: &Result<Forks, Problem>, load: &Load, config: &CacheConfig) -> Finding {
     let forks = match seen {
         Ok(forks) => forks,
         Err(problem) => {
@@ -36,8 +34,8 @@ pub(super) fn judge_strategy(seen: &Result<Forks, Problem>, config: &CacheConfig
             .means(format!(
                 "a fork copies the whole snapshot: about 80 ms more for 17 MB, and {} or more for each server \
                  instead of {}",
-                size(WHOLE_COPY),
-                size(3 << 20)
+                size(load.cost.copy),
+                size(load.cost.data)
             ))
             .advice(advice(why)),
     }
@@ -57,8 +55,8 @@ fn advice(why: &str) -> &'static str {
 /// How many forks have room where they are made.
 pub(super) fn judge_room(seen: &Forks, load: &Load, config: &CacheConfig) -> Finding {
     let copies = !seen.strategy.starts_with("overlay") && !seen.strategy.starts_with("reflink");
-    let each = if copies { WHOLE_COPY } else { load.cost.data };
-    let servers = seen.free.saturating_sub(RESERVE) / each;
+    let each = if copies { load.cost.copy } else { load.cost.data };
+    let servers = share(seen.free.saturating_sub(RESERVE), each);
     let text = format!("servers' data in {}, {} free", seen.storage, size(seen.free));
     let means = format!("{} or more each: {}", size(each), load.about(servers));
     let by_room = load.severity(servers);
@@ -92,7 +90,8 @@ mod tests {
 
     fn strategy(strategy: &str, config: ForkConfig) -> Finding {
         let config = CacheConfig { fork: config, ..CacheConfig::default() };
-        judge_strategy(&Ok(forks(strategy, "tmpfs (private, at most 4.0 GiB)", 4 << 30)), &config)
+        let forks = forks(strategy, "tmpfs (private, at most 4.0 GiB)", 4 << 30);
+        judge_strategy(&Ok(forks), &load(TWO_ROLES), &config)
     }
 
     #[test]
@@ -113,7 +112,7 @@ mod tests {
     fn a_machine_on_which_nothing_works_is_told_in_the_brokers_words() {
         let problem =
             Problem::new(ProblemKind::Resources, "no tmpfs for servers' data").detail("why").hint("do");
-        let finding = judge_strategy(&Err(problem), &CacheConfig::default());
+        let finding = judge_strategy(&Err(problem), &load(TWO_ROLES), &CacheConfig::default());
         assert_eq!((finding.severity, finding.advice.as_str()), (Severity::Problem, "do"));
         assert_eq!(finding.means, "why\nno server can be started");
     }

@@ -62,7 +62,7 @@ pub(super) fn judge_open_files(seen: OpenFiles, load: &Load) -> Finding {
     if hard < FEWEST_FILES {
         means = format!("PostgreSQL does not start with fewer than {FEWEST_FILES}");
     }
-    let finding = Finding::new(OPEN_FILES, load.severity(servers), text)
+    Finding::new(OPEN_FILES, load.severity(servers), text)
         .means(means)
         .servers(servers)
         .advice(format!(
@@ -73,8 +73,7 @@ pub(super) fn judge_open_files(seen: OpenFiles, load: &Load) -> Finding {
             format!("ulimit -n {ENOUGH_FILES}")
         } else {
             format!("sudo prlimit --pid $$ --nofile={ENOUGH_FILES}:{ENOUGH_FILES}")
-        });
-    if servers >= load.least { finding.command(load.max_servers_line(servers)) } else { finding }
+        })
 }
 
 /// `ulimit -u`, and how much of it the user has.
@@ -125,6 +124,7 @@ pub(super) fn judge_processes(seen: &Processes, load: &Load) -> Finding {
         .servers(servers)
         .advice("raise it where the shell comes from (TasksMax= of systemd, limits.conf and a new login), then `testenv down`")
         .command(format!("{}prlimit --pid $$ --nproc=65536:65536", sudo()))
+        .command(load.max_servers_line(servers))
 }
 
 /// How many processes the kernel can have.
@@ -210,7 +210,6 @@ mod tests {
         let finding = open_files(1024, 1024);
         assert_eq!((finding.severity, finding.servers), (Severity::Note, Some(196)));
         assert!(finding.means.contains("room for about 190 PostgreSQL servers at once"), "{}", finding.means);
-        assert!(finding.commands.last().unwrap().starts_with("max_servers = 196 "), "{:?}", finding.commands);
         let finding = open_files(128, 128);
         assert_eq!((finding.severity, finding.servers), (Severity::Warning, Some(17)));
         assert_eq!(open_files(48, 48).severity, Severity::Problem);

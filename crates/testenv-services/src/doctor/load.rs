@@ -10,12 +10,14 @@ use crate::service;
 const BROKER_FILES: u64 = 40;
 
 /// What one server takes while a test uses it. Measured, and rounded up: `docs/doctor.md`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Cost {
     /// Memory, in bytes.
     pub(super) memory: u64,
-    /// What it writes, in bytes.
+    /// What it writes on a fork that shares the rest with its snapshot, in bytes.
     pub(super) data: u64,
+    /// What it has where a fork is a copy, in bytes.
+    pub(super) copy: u64,
     /// Files that the broker has open for it.
     pub(super) files: u64,
     /// Processes and threads, its own and the broker's for it.
@@ -24,43 +26,66 @@ pub(super) struct Cost {
 
 impl Cost {
     fn of(kind: KindConfig) -> Self {
-        match kind {
-            KindConfig::Postgres => Self { memory: 8 << 20, data: 3 << 20, files: 5, tasks: 8 },
-            KindConfig::Redis | KindConfig::Valkey => {
-                Self { memory: 3 << 20, data: 1 << 20, files: 5, tasks: 6 }
-            }
-            other => {
-                // Its driver's own estimate; most others have many threads.
-                let memory = drivers::of(service::kind(other)).map_or(64 << 20, Driver::memory);
-                Self { memory, data: 24 << 20, files: 8, tasks: 64 }
-            }
+        use KindConfig as Kind;
+        let (memory, data, copy, tasks) = match kind {
+            Kind::Postgres => (8, 3, 40, 8),
+            Kind::Redis | Kind::Valkey => (3, 1, 1, 6),
+            Kind::Mariadb => (46, 18, 100, 40),
+            Kind::Mysql => (150, 88, 200, 60),
+            Kind::Clickhouse => (70, 10, 20, 150),
+            Kind::Kafka => (131, 8, 20, 80),
+            Kind::Rabbitmq => (120, 8, 20, 60),
+            Kind::S3 => (100, 8, 20, 40),
+            Kind::Nats => (16, 1, 1, 20),
+            Kind::Custom => (100, 16, 40, 40),
+        };
+        // What was measured here, else what the driver says of it, if there is one.
+        let memory = match kind {
+            Kind::Postgres | Kind::Redis | Kind::Valkey => memory << 20,
+            _ => drivers::of(service::kind(kind)).map_or(memory << 20, Driver::memory),
+        };
+        Self { memory, data: data << 20, copy: copy << 20, files: 5, tasks }
+    }
+
+    /// The mean of so many servers each, rounded up.
+    fn mean(servers: &[(KindConfig, u64)]) -> Self {
+        let count: u64 = servers.iter().map(|(_, count)| count).sum::<u64>().max(1);
+        let mean = |of: fn(Self) -> u64| {
+            servers.iter().map(|(kind, count)| of(Self::of(*kind)) * count).sum::<u64>().div_ceil(count)
+        };
+        Self {
+            memory: mean(|cost| cost.memory),
+            data: mean(|cost| cost.data),
+            copy: mean(|cost| cost.copy),
+            files: mean(|cost| cost.files),
+            tasks: mean(|cost| cost.tasks),
         }
     }
 }
 
 /// What people call a kind of service.
-pub(super) fn title(kind: KindConfig) -> &'static str {
+const fn title(kind: KindConfig) -> &'static str {
     match kind {
-        KindConfig::Postgres => "PostgreSQL",
-        KindConfig::Redis => "Redis",
-        KindConfig::Valkey => "Valkey",
-        KindConfig::Mysql => "MySQL",
-        KindConfig::Mariadb => "MariaDB",
-        KindConfig::Clickhouse => "ClickHouse",
-        KindConfig::S3 => "S3",
-        KindConfig::Kafka => "Kafka",
-        KindConfig::Rabbitmq => "RabbitMQ",
-        KindConfig::Nats => "NATS",
-        KindConfig::Custom => "custom",
+        KindConfig::Postgres => "PostgreSQL servers",
+        KindConfig::Redis => "Redis servers",
+        KindConfig::Valkey => "Valkey servers",
+        KindConfig::Mysql => "MySQL servers",
+        KindConfig::Mariadb => "MariaDB servers",
+        KindConfig::Clickhouse => "ClickHouse servers",
+        KindConfig::S3 => "S3 servers",
+        KindConfig::Kafka => "Kafka servers",
+        KindConfig::Rabbitmq => "RabbitMQ servers",
+        KindConfig::Nats => "NATS servers",
+        KindConfig::Custom => "servers",
     }
 }
 
-/// What a workspace asks of its machine. All its servers are counted as the heaviest kind among them.
+/// What a workspace asks of its machine.
 #[derive(Clone, Debug)]
 pub(super) struct Load {
-    /// What people call that kind.
+    /// What people call its servers.
     pub(super) unit: &'static str,
-    /// What one takes.
+    /// What one takes: the mean of those that are asked for at once.
     pub(super) cost: Cost,
     /// Servers without which a role cannot work: one for each.
     pub(super) least: u64,
@@ -68,37 +93,54 @@ pub(super) struct Load {
     pub(super) at_once: u64,
     /// `pool.max_servers`.
     pub(super) max_servers: u64,
+    /// Servers that the workspace's broker has already, which what is free is free without.
+    pub(super) running: u64,
 }
 
 impl Load {
-    pub(super) fn of(config: &Config, processors: usize) -> Self {
-        let kinds = config.services.values().map(|service| service.service);
-        let kind = kinds.max_by_key(|kind| Cost::of(*kind).memory).unwrap_or(KindConfig::Postgres);
-        let servers = |isolation| match isolation {
-            Some(IsolationConfig::Namespace) => 1,
-            _ => processors.saturating_add(config.pool.warm) as u64,
-        };
-        let asked: u64 = config.services.values().map(|service| servers(service.isolation)).sum();
-        let max_servers = config.pool.max_servers as u64;
-        let least = config.services.len().max(1) as u64;
-        let at_once = if config.services.is_empty() { servers(None) } else { asked };
-        Self {
-            unit: title(kind),
-            cost: Cost::of(kind),
-            least,
-            at_once: at_once.min(max_servers),
-            max_servers,
+    /// `external` are roles whose servers somebody else runs, `running` how many servers there are already.
+    pub(super) fn of(config: &Config, processors: usize, external: &[&str], running: u64) -> Self {
+        let whole = processors.saturating_add(config.pool.warm) as u64;
+        let mut servers: Vec<_> = config
+            .services
+            .iter()
+            .filter(|(role, _)| !external.contains(&role.as_str()))
+            .map(|(_, service)| match service.isolation {
+                Some(IsolationConfig::Namespace) => (service.service, 1),
+                _ => (service.service, whole),
+            })
+            .collect();
+        if config.services.is_empty() {
+            servers.push((KindConfig::Postgres, whole));
         }
+        let max_servers = config.pool.max_servers as u64;
+        let unit = match servers.as_slice() {
+            [(kind, _), more @ ..] if more.iter().all(|(other, _)| other == kind) => title(*kind),
+            _ => "servers",
+        };
+        Self {
+            unit,
+            cost: Cost::mean(&servers),
+            least: servers.len() as u64,
+            at_once: servers.iter().map(|(_, count)| count).sum::<u64>().min(max_servers),
+            max_servers,
+            running,
+        }
+    }
+
+    /// How many servers there can be with so much more memory.
+    pub(super) fn by_memory(&self, bytes: u64) -> u64 {
+        share(bytes, self.cost.memory + self.cost.data) + self.running
     }
 
     /// How many servers the broker can have with so many open files.
     pub(super) fn by_files(&self, files: u64) -> u64 {
-        files.saturating_sub(BROKER_FILES) / self.cost.files
+        share(files.saturating_sub(BROKER_FILES), self.cost.files)
     }
 
     /// How many servers there can be with room for so many more processes and threads.
     pub(super) fn by_tasks(&self, tasks: u64) -> u64 {
-        tasks / self.cost.tasks
+        share(tasks, self.cost.tasks) + self.running
     }
 
     /// How much it hinders when there can be no more than so many servers.
@@ -106,14 +148,14 @@ impl Load {
         match servers {
             few if few < self.least => Severity::Problem,
             few if few < self.at_once => Severity::Warning,
-            few if few < self.max_servers => Severity::Note,
+            few if few < self.max_servers && self.at_once > 0 => Severity::Note,
             _ => Severity::Ok,
         }
     }
 
-    /// `about 190 PostgreSQL servers at once`, and what that is to be held against.
+    /// `room for about 190 PostgreSQL servers at once`, and what that is to be held against.
     pub(super) fn about(&self, servers: u64) -> String {
-        let count = format!("room for about {} {} servers at once", about(servers), self.unit);
+        let count = format!("room for about {} {} at once", about(servers), self.unit);
         match self.severity(servers) {
             Severity::Ok => count,
             Severity::Note => {
@@ -133,6 +175,11 @@ impl Load {
             servers.max(1)
         )
     }
+}
+
+/// How often `each` fits; where nothing is needed, as often as one likes.
+pub(super) fn share(all: u64, each: u64) -> u64 {
+    all.checked_div(each).unwrap_or(u64::from(u32::MAX))
 }
 
 /// A number with commas.
@@ -167,22 +214,47 @@ pub(super) mod tests {
 
     /// The load of a workspace on a machine with four processors.
     pub(crate) fn load(toml: &str) -> Load {
-        Load::of(&Config::parse(toml, Path::new("testenv.toml")).unwrap(), 4)
+        Load::of(&Config::parse(toml, Path::new("testenv.toml")).unwrap(), 4, &[], 0)
     }
 
-    /// Two roles, each with a server for every test.
+    /// Two roles, each with a server of its own for every test.
     pub(crate) const TWO_ROLES: &str =
-        "[services.db]\nservice = \"postgres\"\n[services.cache]\nservice = \"redis\"\n";
+        "[services.db]\nservice = \"postgres\"\n[services.db2]\nservice = \"postgres\"\n";
 
     #[test]
     fn what_a_workspace_asks_for() {
         let two = load(TWO_ROLES);
-        assert_eq!((two.unit, two.least, two.at_once, two.max_servers), ("PostgreSQL", 2, 24, 256));
+        assert_eq!((two.unit, two.least, two.at_once, two.max_servers), ("PostgreSQL servers", 2, 24, 256));
         let shared = load("[services.db]\nservice = \"postgres\"\nisolation = \"namespace\"\n");
         assert_eq!((shared.least, shared.at_once), (1, 1));
         let few = load(&format!("{TWO_ROLES}[pool]\nmax_servers = 5\n"));
         assert_eq!((few.at_once, few.max_servers), (5, 5));
         assert_eq!((load("").least, load("").at_once), (1, 12));
+    }
+
+    #[test]
+    fn servers_of_several_kinds_are_counted_by_their_mean() {
+        let mixed = "[services.db]\nservice = \"postgres\"\n[services.cache]\nservice = \"redis\"\n";
+        let load = load(mixed);
+        assert_eq!((load.unit, load.cost.memory, load.cost.tasks), ("servers", 11 << 19, 7));
+    }
+
+    #[test]
+    fn servers_that_somebody_else_runs_take_nothing() {
+        let config = Config::parse(TWO_ROLES, Path::new("testenv.toml")).unwrap();
+        let one = Load::of(&config, 4, &["db"], 0);
+        assert_eq!((one.least, one.at_once), (1, 12));
+        let none = Load::of(&config, 4, &["db", "db2"], 0);
+        assert_eq!(
+            (none.at_once, none.severity(none.by_memory(0)), none.severity(0)),
+            (0, Severity::Ok, Severity::Ok)
+        );
+    }
+
+    #[test]
+    fn servers_that_run_already_are_not_missed() {
+        let busy = Load { running: 20, ..load(TWO_ROLES) };
+        assert_eq!((busy.by_memory(110 << 20), busy.by_tasks(80)), (30, 30));
     }
 
     #[test]

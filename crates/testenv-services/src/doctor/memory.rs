@@ -39,8 +39,7 @@ pub(super) fn read(files: &Files) -> Seen {
     }
 }
 
-/// `max_memory` is `pool.max_memory`.
-pub(super) fn judge(seen: &Seen, load: &Load, max_memory: u64) -> Finding {
+pub(super) fn judge(seen: &Seen, load: &Load) -> Finding {
     let limited = seen.group.as_ref().filter(|group| seen.available.is_none_or(|it| group.left() < it));
     let Some(free) = limited.map(Limit::left).or(seen.available) else {
         return Finding::new(
@@ -49,36 +48,24 @@ pub(super) fn judge(seen: &Seen, load: &Load, max_memory: u64) -> Finding {
             "how much is available cannot be read from /proc/meminfo",
         );
     };
-    let text = match limited {
-        Some(group) => {
+    let (text, advice) = match limited {
+        Some(group) => (
             format!(
                 "{} of {} left in this container ({})",
                 size(free),
                 size(group.limit),
                 group.file.display()
-            )
-        }
-        None => format!("{} of {} available", size(free), size(seen.total)),
+            ),
+            "give the container more: docker run --memory, resources.limits.memory",
+        ),
+        None => (format!("{} of {} available", size(free), size(seen.total)), "end what else takes memory"),
     };
-    let each = load.cost.memory + load.cost.data;
-    let servers = free / each;
-    let severity = load.severity(servers).max(if free < max_memory { Severity::Note } else { Severity::Ok });
-    let mut means = format!("{} each: {}", size(each), load.about(servers));
-    if free < max_memory {
-        means += &format!(
-            "\n`pool.max_memory` is {}: the kernel kills a server before testenv lets a request wait",
-            size(max_memory)
-        );
-    }
-    let how = match limited {
-        Some(_) => "give the container more (docker run --memory, resources.limits.memory)",
-        None => "end what else takes memory",
-    };
-    Finding::new(MEMORY, severity, text)
-        .means(means)
+    let servers = load.by_memory(free);
+    let each = size(load.cost.memory + load.cost.data);
+    Finding::new(MEMORY, load.severity(servers), text)
+        .means(format!("{each} each: {}", load.about(servers)))
         .servers(servers)
-        .advice(format!("{how}, or have requests wait in time"))
-        .command(format!("max_memory = \"{}MiB\"    # testenv.toml, [pool]", (free >> 20) * 4 / 5))
+        .advice(advice)
 }
 
 #[cfg(test)]
@@ -94,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_machine_with_enough_is_well() {
-        let finding = judge(&seen(12 << 30, None), &load(TWO_ROLES), 4 << 30);
+        let finding = judge(&seen(12 << 30, None), &load(TWO_ROLES));
         assert_eq!(
             (finding.severity, finding.seen.as_str()),
             (Severity::Ok, "12.0 GiB of 16.0 GiB available")
@@ -105,7 +92,7 @@ mod tests {
 
     #[test]
     fn the_tiny_limit_of_a_container_counts_not_the_machine() {
-        let finding = judge(&seen(12 << 30, Some((256 << 20, 100 << 20))), &load(TWO_ROLES), 4 << 30);
+        let finding = judge(&seen(12 << 30, Some((256 << 20, 100 << 20))), &load(TWO_ROLES));
         assert_eq!(finding.severity, Severity::Warning);
         assert!(
             finding.seen.starts_with("156.0 MiB of 256.0 MiB left in this container"),
@@ -113,26 +100,24 @@ mod tests {
             finding.seen
         );
         assert!(finding.means.contains("about 14 PostgreSQL servers"), "{}", finding.means);
-        assert!(finding.means.contains("`pool.max_memory` is 4.0 GiB"), "{}", finding.means);
         assert!(finding.advice.contains("docker run --memory"), "{}", finding.advice);
-        assert_eq!(finding.commands, ["max_memory = \"124MiB\"    # testenv.toml, [pool]"]);
     }
 
     #[test]
     fn a_limit_that_is_not_reached_first_is_not_named() {
-        let finding = judge(&seen(1 << 30, Some((8 << 30, 0))), &load(TWO_ROLES), 512 << 20);
+        let finding = judge(&seen(1 << 30, Some((8 << 30, 0))), &load(TWO_ROLES));
         assert_eq!(finding.seen, "1.0 GiB of 16.0 GiB available");
         assert_eq!(finding.severity, Severity::Note, "93 servers are fewer than 256");
     }
 
     #[test]
     fn without_memory_for_one_server_of_each_role_nothing_works() {
-        assert_eq!(judge(&seen(20 << 20, None), &load(TWO_ROLES), 4 << 30).severity, Severity::Problem);
+        assert_eq!(judge(&seen(20 << 20, None), &load(TWO_ROLES)).severity, Severity::Problem);
     }
 
     #[test]
     fn what_cannot_be_read_is_said() {
         let unread = Seen { available: None, total: 0, group: None };
-        assert_eq!(judge(&unread, &load(TWO_ROLES), 1).severity, Severity::Note);
+        assert_eq!(judge(&unread, &load(TWO_ROLES)).severity, Severity::Note);
     }
 }

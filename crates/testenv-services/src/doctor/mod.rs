@@ -42,8 +42,9 @@ use crate::sandbox;
 const CONFIG: Check = Check::new("config", Group::Services);
 const PROBE: Check = Check::new("probe", Group::Disk);
 
-/// What is examined.
-#[derive(Clone, Debug)]
+/// What is examined. Not to be shown: there may be secrets in the environment.
+#[derive(Clone)]
+#[expect(missing_debug_implementations, reason = "it has secrets")]
 pub struct Subject {
     /// Root of the workspace.
     pub root: PathBuf,
@@ -59,23 +60,8 @@ pub struct Subject {
     pub cache_dir: PathBuf,
     /// Value of `PATH`.
     pub path: String,
-    /// Variables that may declare external servers.
+    /// Environment variables, which may name container engines and servers that others run.
     pub environment: BTreeMap<String, String>,
-    /// What else the environment says.
-    pub around: Surroundings,
-}
-
-/// Values of environment variables; absent where they are not set.
-#[derive(Clone, Debug, Default)]
-pub struct Surroundings {
-    /// `DOCKER_HOST`.
-    pub docker_host: Option<String>,
-    /// `CONTAINER_HOST`, which Podman reads.
-    pub container_host: Option<String>,
-    /// `XDG_RUNTIME_DIR`.
-    pub xdg_runtime_dir: Option<PathBuf>,
-    /// `HOME`.
-    pub home: Option<PathBuf>,
 }
 
 /// Everything that was found.
@@ -120,7 +106,9 @@ impl Report {
 pub fn examine(subject: &Subject, probed: &Result<Probe, Problem>, broker: &Broker) -> Report {
     let files = Files::of_machine();
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let load = Load::of(&subject.config, processors);
+    let engines = probed.as_ref().map_or(&[][..], |probe| &probe.engines);
+    let external: Vec<_> = engines.iter().filter(|it| it.is_external()).map(|it| it.role.as_str()).collect();
+    let load = Load::of(&subject.config, processors, &external, broker.servers());
     let mut findings = Vec::new();
     findings.extend(subject.config_problem.as_ref().map(judge_config));
     findings.extend(machine(subject, &files, &load, probed.as_ref().ok(), broker.pid()));
@@ -128,7 +116,7 @@ pub fn examine(subject: &Subject, probed: &Result<Probe, Problem>, broker: &Brok
         Ok(probe) => findings.extend(tried(subject, &load, probe, &findings)),
         Err(problem) => findings.push(judge_untried(problem)),
     }
-    findings.extend(containers::judge(&containers::read(containers::targets(&subject.around))));
+    findings.extend(containers::judge(&containers::read(containers::targets(&subject.environment))));
     findings.push(broker::judge_broker(broker));
     findings
         .extend(broker::judge_leftovers(broker::read_leftovers(&subject.runtime_root, &subject.cache_dir)));
@@ -157,7 +145,7 @@ fn machine(
     let watched = config.services.values().filter(|service| !service.steps().is_empty()).count() as u64;
     let group = limits::read_group(files);
     vec![
-        memory::judge(&memory::read(files), load, config.pool.max_memory.as_bytes()),
+        memory::judge(&memory::read(files), load),
         storage::judge_cache(&storage::read_cache(&subject.cache_dir, config.cache.max_size.as_bytes())),
         storage::judge_shm(storage::read_shm(private)),
         limits::judge_open_files(limits::read_open_files(files, broker_pid), load),
@@ -186,7 +174,7 @@ fn tried(subject: &Subject, load: &Load, probe: &Probe, said: &[Finding]) -> Vec
     let known =
         said.iter().any(|finding| finding.severity == Severity::Problem && finding.check.name == "cache");
     if probe.forks.is_ok() || !known {
-        findings.push(forks::judge_strategy(&probe.forks, &subject.config.cache));
+        findings.push(forks::judge_strategy(&probe.forks, load, &subject.config.cache));
     }
     if let Ok(forks) = &probe.forks {
         findings.push(forks::judge_room(forks, load, &subject.config.cache));
@@ -238,7 +226,6 @@ mod tests {
             cache_dir: dir.path().join("c"),
             path: String::new(),
             environment: BTreeMap::new(),
-            around: Surroundings::default(),
         };
         let untried = Err(Problem::new(ProblemKind::TimedOut, "it took too long"));
         let report = examine(&subject, &untried, &Broker::None);

@@ -13,7 +13,7 @@ use testenv_config::{CacheConfig, Config, KindConfig, ServiceConfig};
 use super::Subject;
 use crate::machine::{Guard, Machine};
 use crate::sandbox::Sandbox;
-use crate::service::{Spec, Surroundings};
+use crate::service::{Endpoint, Runtime, Spec, Surroundings};
 use crate::{Result, fork, io_problem};
 
 /// What the names of directories begin with in which things are tried.
@@ -72,6 +72,17 @@ pub struct FoundEngine {
     pub version: String,
     /// Directory of its programs.
     pub dir: PathBuf,
+    /// The variable that declares its server, if somebody else runs that.
+    pub declared_by: Option<String>,
+    /// The program that its connect command starts, by name or path.
+    pub client: String,
+}
+
+impl RoleEngine {
+    /// Whether somebody else runs the role's server.
+    pub(super) fn is_external(&self) -> bool {
+        self.found.as_ref().is_ok_and(|found| found.declared_by.is_some())
+    }
 }
 
 /// A directory for trying things out in, gone when dropped. It has the lock that a broker's directory has, so that
@@ -157,20 +168,15 @@ fn describe(machine: &Machine) -> Forks {
 
 /// The engine of each role, or, where there are no roles, of what can be leased without.
 fn engines(subject: &Subject, machine: &Machine) -> Vec<RoleEngine> {
+    let around = Surroundings {
+        root: &subject.root,
+        path: &subject.path,
+        environment: &subject.environment,
+        runtimes: &subject.config.runtime,
+        machine,
+    };
     let look = |role: &str, config: &ServiceConfig, wanted| {
-        let around = Surroundings {
-            root: &subject.root,
-            path: &subject.path,
-            environment: &subject.environment,
-            runtimes: &subject.config.runtime,
-            machine,
-        };
-        let spec = Spec::resolve(role, config, around);
-        let found = spec.map(|spec| FoundEngine {
-            name: spec.build.engine.name,
-            version: spec.build.engine.version,
-            dir: spec.build.bin_dir,
-        });
+        let found = Spec::resolve(role, config, around).map(found);
         RoleEngine { role: role.to_owned(), wanted, found }
     };
     let services = &subject.config.services;
@@ -179,4 +185,20 @@ fn engines(subject: &Subject, machine: &Machine) -> Vec<RoleEngine> {
         return kinds.map(|(role, kind)| look(role, &ServiceConfig::new(kind), false)).into();
     }
     services.iter().map(|(role, config)| look(role, config, true)).collect()
+}
+
+fn found(spec: Spec) -> FoundEngine {
+    let command = spec.connect_command(&Endpoint::default());
+    // Passwords come first, as variables.
+    let client = command.split(' ').find(|word| !word.contains('=')).unwrap_or_default();
+    FoundEngine {
+        client: client.to_owned(),
+        declared_by: match spec.runtime {
+            Runtime::External(declared) => Some(declared.variable),
+            _ => None,
+        },
+        name: spec.build.engine.name,
+        version: spec.build.engine.version,
+        dir: spec.build.bin_dir,
+    }
 }

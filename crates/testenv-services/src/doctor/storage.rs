@@ -10,6 +10,7 @@ use rustix::fs::{Access, AtFlags, CWD};
 use super::finding::{Check, Finding, Group, Severity};
 use super::load::{counted, size};
 use super::repair::Repair;
+use crate::drivers::shell_word;
 use crate::fork;
 
 const CACHE: Check = Check::new("cache", Group::Disk);
@@ -156,8 +157,7 @@ fn refused(check: Check, dir: &Path, at: &Path, error: &str, own_mode: Option<u3
     let finding = Finding::new(check, Severity::Problem, text);
     match own_mode.filter(|mode| mode & 0o700 != 0o700) {
         Some(mode) => {
-            let finding =
-                finding.command(format!("chmod u+rwx {}", crate::drivers::shell_word(&at.to_string_lossy())));
+            let finding = finding.command(format!("chmod u+rwx {}", shell_word(&at.to_string_lossy())));
             // What is around testenv's own directories is not testenv's to change.
             let own = at.starts_with(dir);
             let repair = Repair::SetMode { path: at.to_path_buf(), mode: mode | 0o700 };
@@ -253,7 +253,7 @@ pub(super) fn judge_runtime(seen: &Runtime) -> Finding {
                 .command("export TESTENV_RUNTIME_DIR=/tmp/te");
         }
         if mode & 0o022 != 0 {
-            let word = crate::drivers::shell_word(&path.to_string_lossy());
+            let word = shell_word(&path.to_string_lossy());
             return Finding::new(
                 RUNTIME,
                 Severity::Problem,
