@@ -121,7 +121,7 @@ fn executor(options: &TestOptions) -> (TokenStream, TokenStream) {
     }
 }
 
-fn isolation(variant: Option<&str>) -> TokenStream {
+pub(crate) fn isolation(variant: Option<&str>) -> TokenStream {
     match variant {
         Some(variant) => fill(
             "::core::option::Option::Some(::testenv::Isolation::VARIANT)",

@@ -1,4 +1,4 @@
-//! The attribute `#[testenv::test]`. Use it through the crate `testenv`, which re-exports it.
+//! `#[testenv::test]` and `#[derive(testenv::Context)]`. Use them through the crate `testenv`, which re-exports them.
 //!
 //! A test is a function item whose signature is all that matters here, so the signature is taken apart by
 //! hand: no `syn`, no `quote`, nothing for a test crate to compile but this. The body, the types and the
@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod context;
 mod expand;
 mod options;
 mod parse;
@@ -32,4 +33,11 @@ mod tokens {
 #[proc_macro_attribute]
 pub fn test(options: tokens::TokenStream, item: tokens::TokenStream) -> tokens::TokenStream {
     expand::test(options, item).unwrap_or_else(refusal::Refusal::into_tokens)
+}
+
+/// Makes a struct of handles something that is leased as a whole. See the documentation of the crate `testenv`.
+#[cfg(not(test))]
+#[proc_macro_derive(Context, attributes(testenv))]
+pub fn context(item: tokens::TokenStream) -> tokens::TokenStream {
+    context::context(item).unwrap_or_else(refusal::Refusal::into_tokens)
 }

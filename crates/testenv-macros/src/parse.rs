@@ -22,6 +22,8 @@ pub(crate) struct TestFn {
 pub(crate) struct Param {
     /// The parameter without the attribute `#[testenv(…)]`.
     pub(crate) declaration: TokenStream,
+    /// The last word before its type: its name, unless it is a pattern.
+    pub(crate) name: Option<Ident>,
     pub(crate) ty: TokenStream,
     pub(crate) options: ParamOptions,
 }
@@ -116,7 +118,7 @@ fn first_ident(attribute: &Group) -> Option<String> {
 }
 
 /// Splits at the commas that are not between angle brackets.
-fn params(tokens: TokenStream) -> Result<Vec<Param>, Refusal> {
+pub(crate) fn params(tokens: TokenStream) -> Result<Vec<Param>, Refusal> {
     let mut params = Vec::new();
     let mut current = Vec::new();
     let mut depth = 0_usize;
@@ -165,7 +167,7 @@ fn param(trees: Vec<TokenTree>, end: Span) -> Result<Param, Refusal> {
     }
 
     // The type begins after the first colon that is not half of a `::`.
-    let mut ty = TokenStream::new();
+    let (mut name, mut ty) = (None, TokenStream::new());
     let mut in_type = false;
     let mut after_colon = false;
     for tree in trees {
@@ -180,12 +182,13 @@ fn param(trees: Vec<TokenTree>, end: Span) -> Result<Param, Refusal> {
             after_colon = is_pair;
         } else {
             after_colon = false;
+            name = if let TokenTree::Ident(word) = tree { Some(word) } else { None };
         }
     }
     if ty.is_empty() {
         return Err(Refusal::new(span, "expected an argument with a type, such as `db: Postgres`"));
     }
-    Ok(Param { declaration, ty, options: options.unwrap_or_default() })
+    Ok(Param { declaration, name, ty, options: options.unwrap_or_default() })
 }
 
 fn is_punct(tree: &TokenTree, char: char) -> bool {

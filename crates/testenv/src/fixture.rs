@@ -1,5 +1,7 @@
 //! Fixtures: what the arguments of a test may be.
 
+use std::collections::BTreeMap;
+
 use crate::error::BoxError;
 use crate::needs::Needs;
 
@@ -98,3 +100,38 @@ impl<F: Fixture> AsyncFixture for F {
 /// For fixtures whose tests leave nothing behind; `Transaction` is made of it.
 #[derive(Clone, Debug)]
 pub struct Shared<S>(pub S);
+
+/// Everything that an application needs, leased as a whole.
+///
+/// Derive it for a struct of handles: each field is a lease of the role in `testenv.toml` that has the field's
+/// name, or that `#[testenv(role = "…")]` names. All are asked for at once, so the struct is there as soon as the
+/// slowest of them. It is a [`Fixture`] and can be the [`Needs`] of one.
+///
+/// ```no_run,test_harness
+/// use testenv::{Context, Postgres, Redis};
+///
+/// #[derive(Context)]
+/// struct Backends {
+///     database: Postgres,
+///     #[testenv(role = "sessions")]
+///     cache: Redis,
+/// }
+///
+/// #[testenv::test]
+/// fn the_program_starts(backends: Backends) -> std::io::Result<()> {
+///     let mut server = std::process::Command::new("orders").envs(backends.env()).spawn()?;
+///     // …
+///     server.kill()
+/// }
+/// ```
+pub trait Context {
+    /// The environment variables of all its roles, as `testenv.toml` words them: what a program needs to find
+    /// every one of them. Where two roles fill the same variable, the later field's value counts.
+    fn env(&self) -> BTreeMap<String, String>;
+}
+
+impl<S: Context> Context for Shared<S> {
+    fn env(&self) -> BTreeMap<String, String> {
+        self.0.env()
+    }
+}

@@ -109,6 +109,12 @@ macro_rules! handle {
 
         impl crate::Needs for $name {}
 
+        impl crate::Context for $name {
+            fn env(&self) -> std::collections::BTreeMap<String, String> {
+                self.lease().env.clone()
+            }
+        }
+
         impl crate::needs::Ask for $name {
             type Asked = crate::needs::Asked;
 

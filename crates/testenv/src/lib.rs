@@ -110,7 +110,7 @@ pub use testenv_api::{
 
 pub use builder::{Builder, acquire};
 pub use error::{BoxError, Error, Story};
-pub use fixture::{AsyncFixture, Fixture, Shared};
+pub use fixture::{AsyncFixture, Context, Fixture, Shared};
 pub use needs::Needs;
 pub use postgres::Postgres;
 #[cfg(feature = "sqlx")]
@@ -172,7 +172,7 @@ pub use redis::Redis;
 /// #[testenv::test]
 /// fn a_string_is_no_fixture(db: String) {}
 /// ```
-pub use testenv_macros::test;
+pub use testenv_macros::{Context, test};
 
 /// A PostgreSQL of the caller's own, for code that wants no macro. The lease ends when the handle is dropped.
 ///

@@ -35,6 +35,27 @@ pub struct Wish<'a> {
     pub(crate) isolation: Option<Isolation>,
 }
 
+impl<'a> Wish<'a> {
+    /// The same test's wish for a role.
+    pub fn of(&self, role: &'a str, isolation: Option<Isolation>) -> Self {
+        Self { role: Some(role), isolation: isolation.or(self.isolation), ..self.clone() }
+    }
+
+    /// Refuses a role where there is more than one lease.
+    ///
+    /// # Errors
+    /// What is wrong, and what to do.
+    pub fn refuse_role(&self) -> Result<(), Error> {
+        match self.role {
+            Some(role) => Err(Error::Misused(
+                Story::new(format!("the role `{role}` is given to a fixture that is not one lease"))
+                    .hint("remove #[testenv(role = …)] from the argument"),
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
 /// [`Ask::ask`] for one handle.
 pub(crate) fn ask_one<S: Service>(wish: &Wish<'_>) -> Result<Asked, Error> {
     let mut builder = Builder::<S>::new();
@@ -67,12 +88,7 @@ macro_rules! needs_tuple {
             type Asked = ($($item::Asked,)*);
 
             fn ask(wish: &Wish<'_>) -> Result<Self::Asked, Error> {
-                if let Some(role) = wish.role {
-                    return Err(Error::Misused(
-                        Story::new(format!("the role `{role}` is given to a fixture that is not one lease"))
-                            .hint("remove #[testenv(role = …)] from the argument"),
-                    ));
-                }
+                wish.refuse_role()?;
                 Ok(($($item::ask(wish)?,)*))
             }
 

@@ -227,3 +227,23 @@ async fn fixtures_may_wait(started: Started, _: Postgres) {
     assert_eq!(started.answer, 42);
     assert!(started.app.db.url().starts_with("postgres://"));
 }
+
+/// All roles of the workspace, by the names of the fields, or by the role given.
+#[derive(testenv::Context)]
+struct Backends {
+    /// A role of this name.
+    database: Postgres,
+    #[testenv(role = "cache")]
+    sessions: Redis,
+}
+
+#[testenv::test]
+fn a_context_is_leased_as_a_whole_and_says_where_everything_is(backends: Backends) {
+    use testenv::Context as _;
+
+    assert_eq!(backends.database.lease().role, "database");
+    assert_eq!(backends.sessions.lease().role, "cache");
+    let env = backends.env();
+    assert_eq!(env["DATABASE_URL"], backends.database.url());
+    assert_eq!(env["REDIS_URL"], backends.sessions.url());
+}
