@@ -199,8 +199,8 @@ impl Driver for Nats {
         spec: &Arc<Spec>,
         origin: Origin<'_>,
     ) -> Result<Box<dyn Clones>> {
-        if let Origin::Declared(server) = origin {
-            return Err(accounts::refusal(server));
+        if let Origin::Declared { endpoint, .. } = origin {
+            return Err(accounts::refusal(endpoint));
         }
         let replay = Replay::new(machine, spec, origin)?;
         Ok(Box::new(accounts::Accounts::new(origin.endpoint().clone(), replay)))

@@ -9,7 +9,7 @@ use crate::Result;
 /// JetStream's code for a stream that is there with another configuration.
 const STREAM_IS_OTHER: u64 = 10058;
 
-/// Applies a file: one entry, or a list of them, in its order.
+/// Applies a file: one entry, or a list of them, in its order. An empty one brings nothing.
 pub(super) fn apply(client: &mut Client, name: &str, content: &[u8]) -> Result<()> {
     let invalid = |detail: String| {
         Problem::new(ProblemKind::PrepareFailed, format!("{name} cannot be applied")).detail(detail).hint(
@@ -17,6 +17,9 @@ pub(super) fn apply(client: &mut Client, name: &str, content: &[u8]) -> Result<(
                  { \"bucket\": …, \"values\": { … } }, or { \"subject\": …, \"data\": … }",
         )
     };
+    if content.trim_ascii().is_empty() {
+        return Ok(());
+    }
     let content: Value = serde_json::from_slice(content).map_err(|error| invalid(error.to_string()))?;
     let entries = match content {
         Value::Array(entries) => entries,
