@@ -38,14 +38,15 @@ pub struct ServiceConfig {
     #[serde(default)]
     pub url_env: Option<String>,
     /// `server` (default) gives every lease a server of its own, `namespace` a namespace of its own in a shared
-    /// server: a database of PostgreSQL, a numbered database of Redis.
+    /// server: a database of PostgreSQL, a numbered database of Redis, an account of NATS.
     #[serde(default)]
     pub isolation: Option<IsolationConfig>,
     /// PostgreSQL: name of the database, `app` when absent. In `namespace` isolation each lease's database is
     /// named `t_…` instead, and only this name's content is cloned.
     #[serde(default)]
     pub database: Option<String>,
-    /// PostgreSQL: superuser that tests connect as, `postgres` when absent.
+    /// User that tests connect as: of PostgreSQL the superuser, `postgres` when absent; of NATS `app` when
+    /// absent.
     #[serde(default)]
     pub user: Option<String>,
     /// Password for TCP connections. Random when absent, so that other users of the machine cannot connect;
@@ -67,7 +68,8 @@ pub struct ServiceConfig {
     /// What brings the schema: a directory of `.sql` files, applied in the order of their names, or a command.
     #[serde(default)]
     pub migrations: Option<StepsConfig>,
-    /// What brings the data, after the migrations: files, or a command.
+    /// What brings the data, after the migrations: files, or a command. The files of NATS are `.json`: streams,
+    /// consumers, key-value buckets, messages.
     #[serde(default)]
     pub seed: Option<StepsConfig>,
     /// How long preparing may take, from an empty server to the end of the seed; `120s` when absent.
@@ -75,8 +77,8 @@ pub struct ServiceConfig {
     pub prepare_timeout: Option<Span>,
     /// Environment variables for the commands that `testenv exec` and `testenv run` start. Placeholders:
     /// `{url}`, `{host}`, `{port}`, `{user}`, `{password}`, `{database}`, `{socket}`, `{role}`. When absent,
-    /// PostgreSQL fills `DATABASE_URL`, `PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD`, `PGDATABASE`, and Redis
-    /// `REDIS_URL`.
+    /// PostgreSQL fills `DATABASE_URL`, `PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD`, `PGDATABASE`, Redis
+    /// `REDIS_URL`, and NATS `NATS_URL`, `NATS_USER`, `NATS_PASSWORD`.
     #[serde(default)]
     pub env: Option<BTreeMap<String, String>>,
 }
@@ -272,6 +274,9 @@ impl ServiceConfig {
                 ("PGDATABASE", "{database}"),
             ],
             KindConfig::Redis | KindConfig::Valkey => &[("REDIS_URL", "{url}")],
+            KindConfig::Nats => {
+                &[("NATS_URL", "{url}"), ("NATS_USER", "{user}"), ("NATS_PASSWORD", "{password}")]
+            }
             _ => &[],
         };
         defaults.iter().map(|(name, template)| ((*name).to_owned(), (*template).to_owned())).collect()
@@ -291,11 +296,11 @@ impl ServiceConfig {
     }
 
     pub(crate) fn check(&self) -> Result<(), (String, String)> {
-        use KindConfig::Postgres;
+        use KindConfig::{Nats, Postgres};
         // Keys that only some kinds have.
         let limited: [(&str, bool, &[KindConfig]); 5] = [
             ("database", self.database.is_some(), &[Postgres]),
-            ("user", self.user.is_some(), &[Postgres]),
+            ("user", self.user.is_some(), &[Postgres, Nats]),
             ("locale", self.locale.is_some(), &[Postgres]),
             ("encoding", self.encoding.is_some(), &[Postgres]),
             ("extensions", !self.extensions.is_empty(), &[Postgres]),
@@ -313,6 +318,13 @@ impl ServiceConfig {
             }
             if self.password.as_deref() == Some("") {
                 return Err(("password".into(), "PostgreSQL has no empty passwords".into()));
+            }
+        }
+        if self.service == Nats {
+            check_identifier("user", self.user.as_deref().unwrap_or("app"))?;
+            // NATS takes what begins like this for the hash of a password.
+            if self.password.as_deref().is_some_and(|it| it.is_empty() || it.starts_with("$2")) {
+                return Err(("password".into(), "it has to be there, and not to begin with `$2`".into()));
             }
         }
         for name in self.extensions.iter().chain(self.settings.keys()) {

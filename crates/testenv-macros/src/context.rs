@@ -90,7 +90,7 @@ fn parse(item: TokenStream) -> Result<(Ident, Vec<Param>), Refusal> {
                     `struct Backends { database: Postgres, cache: Redis }`";
         Err(Refusal::new(span, what))
     };
-    let mut trees = item.into_iter().skip_while(|tree| !is_word(tree, "struct"));
+    let mut trees = item.into_iter().skip_while(|tree| tree.to_string() != "struct");
     let span = trees.next().map_or_else(Span::call_site, |word| word.span());
     let Some(TokenTree::Ident(name)) = trees.next() else { return refused(span) };
     match trees.next() {
@@ -103,10 +103,6 @@ fn parse(item: TokenStream) -> Result<(Ident, Vec<Param>), Refusal> {
         )),
         _ => refused(name.span()),
     }
-}
-
-fn is_word(tree: &TokenTree, word: &str) -> bool {
-    matches!(tree, TokenTree::Ident(ident) if ident.to_string() == word)
 }
 
 #[cfg(test)]

@@ -56,6 +56,11 @@ pub(crate) trait Clones: Debug + Send + Sync {
     /// Removes one, or at least closes it and sees to the rest soon after.
     fn remove(&self, name: &str) -> Result<()>;
 
+    /// Whether the server has no more of what a namespace takes, so that another server has to take its place.
+    fn is_used_up(&self) -> bool {
+        false
+    }
+
     /// Opens a session on one, to be handed over, where the kind of service has such.
     fn open_session(&self, _namespace: &Endpoint) -> Result<Option<Session>> {
         Ok(None)
@@ -113,6 +118,11 @@ impl Host {
     /// Whether it is known to have ended.
     pub fn has_exited(&self) -> bool {
         self.server().is_some_and(Server::has_exited)
+    }
+
+    /// Whether it can give out namespaces: it runs, and is not used up.
+    pub fn is_usable(&self) -> bool {
+        !self.has_exited() && !self.clones.is_used_up()
     }
 
     /// Makes a prepared namespace. `id` is different for each of this broker's.
@@ -201,6 +211,19 @@ impl Replay {
         Err(Problem::new(ProblemKind::StartFailed, title).hint("ask again"))
     }
 
+    /// Applies the role's steps to a namespace that is empty.
+    pub(crate) fn fill(&self, namespace: &Endpoint) -> Result<()> {
+        let deadline = Instant::now() + self.spec.config.prepare_timeout();
+        for stage in self.plan.steps() {
+            perform(&self.machine, &self.spec, namespace, stage, deadline, &|_| {})?;
+        }
+        if self.plan.has_commands() {
+            let now = Plan::read(&self.spec, &self.machine)?;
+            self.check(self.key(), now.key())?;
+        }
+        Ok(())
+    }
+
     /// Key of the state that namespaces are brought to.
     pub(crate) fn key(&self) -> &str {
         self.plan.key()
@@ -210,18 +233,7 @@ impl Replay {
 impl Clones for Replay {
     fn create(&self, name: &str) -> Result<Endpoint> {
         let endpoint = self.namespaces.create(&self.spec, &self.server, name)?;
-        let deadline = Instant::now() + self.spec.config.prepare_timeout();
-        for stage in self.plan.steps() {
-            let done = perform(&self.machine, &self.spec, &endpoint, stage, deadline, &|_| {});
-            if let Err(problem) = done {
-                let _ = self.remove(name);
-                return Err(problem);
-            }
-        }
-        if self.plan.has_commands() {
-            let now = Plan::read(&self.spec, &self.machine)?;
-            self.check(self.key(), now.key()).inspect_err(|_| drop(self.remove(name)))?;
-        }
+        self.fill(&endpoint).inspect_err(|_| drop(self.remove(name)))?;
         Ok(endpoint)
     }
 

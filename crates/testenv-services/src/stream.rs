@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::service::Endpoint;
 
@@ -70,5 +70,78 @@ impl Write for Stream {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// A connection whose reads and writes all end by one point in time, however slowly the other side sends.
+#[derive(Debug)]
+pub(crate) struct Timed {
+    stream: Stream,
+    /// When everything on it has to be done.
+    pub(crate) deadline: Instant,
+}
+
+impl Timed {
+    /// Connects to an address, or to each of a name's in turn.
+    pub(crate) fn connect_tcp(host: &str, port: u16, deadline: Instant) -> io::Result<Self> {
+        Ok(Self { stream: Stream::connect_tcp(host, port)?, deadline })
+    }
+
+    /// Bounds the next read or write by the time that is left.
+    fn bound(&self) -> io::Result<()> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.stream.set_timeout(Some(left))
+    }
+}
+
+impl Read for Timed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.bound()?;
+        self.stream.read(buffer).map_err(timed_out)
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.bound()?;
+        self.stream.write(buffer).map_err(timed_out)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A socket says `WouldBlock` when its time is up.
+fn timed_out(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::WouldBlock { io::ErrorKind::TimedOut.into() } else { error }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_server_that_dribbles_is_not_waited_for_longer_than_one_that_is_silent() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            while stream.write_all(b".").is_ok() {
+                thread::sleep(Duration::from_millis(10));
+            }
+        });
+        let deadline = Instant::now() + Duration::from_millis(200);
+        let mut stream = Timed::connect_tcp("127.0.0.1", port, deadline).unwrap();
+        let error = stream.read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        drop(stream);
+        server.join().unwrap();
     }
 }

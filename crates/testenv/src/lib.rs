@@ -94,6 +94,7 @@ mod executor;
 mod fixture;
 mod handle;
 mod lease;
+mod nats;
 mod needs;
 #[cfg(any(test, not(feature = "tokio")))]
 mod park;
@@ -111,6 +112,7 @@ pub use testenv_api::{
 pub use builder::{Builder, acquire};
 pub use error::{BoxError, Error, Story};
 pub use fixture::{AsyncFixture, Context, Fixture, Shared};
+pub use nats::Nats;
 pub use needs::Needs;
 pub use postgres::Postgres;
 #[cfg(feature = "sqlx")]
@@ -188,6 +190,14 @@ pub fn postgres() -> Result<Postgres, Error> {
 /// Those of [`Builder::acquire`].
 pub fn redis() -> Result<Redis, Error> {
     Redis::builder().acquire()
+}
+
+/// A NATS of the caller's own, for code that wants no macro. The lease ends when the handle is dropped.
+///
+/// # Errors
+/// Those of [`Builder::acquire`].
+pub fn nats() -> Result<Nats, Error> {
+    Nats::builder().acquire()
 }
 
 /// What the macro's code calls. No part of the interface.

@@ -106,6 +106,12 @@ pub(super) fn missing_containers() -> Option<Missing> {
     missing_debian("a Docker engine and mmdebstrap (no service is started)", &wanted)
 }
 
+/// Servers of other kinds than PostgreSQL and Redis, whose tests are skipped where they cannot be had.
+pub(super) fn missing_servers() -> Option<Missing> {
+    missing_debian("NATS (the program only, no service started)", &[("nats-server", "nats-server")])
+        .filter(|missing| missing.install.is_some())
+}
+
 /// What makes a file system with shared blocks, for the tests of reflinks; they are skipped where it cannot be had.
 pub(super) fn missing_file_systems() -> Option<Missing> {
     missing_debian("XFS tools, for the tests of reflinks", &[("mkfs.xfs", "xfsprogs")])

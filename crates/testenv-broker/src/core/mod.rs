@@ -322,26 +322,29 @@ impl Core {
 
     /// Makes a namespace in the pool's host, which is started first if it is not there.
     fn make_namespace(&self, key: &PoolKey, recipe: &Recipe, ahead: bool) -> Result<Namespace, Problem> {
-        let host = {
-            let mut host = recipe.common.host.lock().expect("no panic while locked");
-            match (host.as_ref().filter(|host| !host.has_exited()), &recipe.snapshot) {
-                (Some(host), _) => Arc::clone(host),
-                (None, Some(snapshot)) => {
-                    let server = self.start_server(key, recipe, ahead)?;
-                    Arc::clone(host.insert(Host::new(&self.machine, &recipe.spec, snapshot, server)?))
-                }
-                (None, None) => {
-                    let limits = &self.roles.config().external;
-                    Arc::clone(host.insert(Host::external(
-                        &self.machine,
-                        &recipe.spec,
-                        &key.snapshot,
-                        limits,
-                    )?))
-                }
+        let host = self.host(key, recipe, ahead)?;
+        match host.create(&key.role, &self.next_id()) {
+            // Others were faster to take the last one, or the server ended.
+            Err(_) if !host.is_usable() => self.host(key, recipe, ahead)?.create(&key.role, &self.next_id()),
+            made => made,
+        }
+    }
+
+    /// The server that gives out namespaces now: another one when it has ended, or is used up.
+    fn host(&self, key: &PoolKey, recipe: &Recipe, ahead: bool) -> Result<Arc<Host>, Problem> {
+        let mut host = recipe.common.host.lock().expect("no panic while locked");
+        Ok(match (host.as_ref().filter(|host| host.is_usable()), &recipe.snapshot) {
+            (Some(host), _) => Arc::clone(host),
+            (None, Some(snapshot)) => {
+                let server = self.start_server(key, recipe, ahead)?;
+                Arc::clone(host.insert(Host::new(&self.machine, &recipe.spec, snapshot, server)?))
             }
-        };
-        host.create(&key.role, &self.next_id())
+            (None, None) => {
+                let limits = &self.roles.config().external;
+                let new = Host::external(&self.machine, &recipe.spec, &key.snapshot, limits)?;
+                Arc::clone(host.insert(new))
+            }
+        })
     }
 
     /// A server has ended: takes it out of the pool, tells whoever holds it.

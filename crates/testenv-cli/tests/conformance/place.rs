@@ -38,7 +38,10 @@ impl Place {
     pub(crate) fn all(subject: &'static dyn Subject) -> Vec<Self> {
         let mut all = vec![(Runtime::Native, Isolation::Server), (Runtime::Native, Isolation::Shared)];
         if subject.has_namespaces() {
-            all.extend([(Runtime::Native, Isolation::Namespace), (Runtime::External, Isolation::Namespace)]);
+            all.push((Runtime::Native, Isolation::Namespace));
+        }
+        if subject.has_namespaces() && subject.can_be_external() {
+            all.push((Runtime::External, Isolation::Namespace));
         }
         all.into_iter().map(|(runtime, isolation)| Self { subject, runtime, isolation }).collect()
     }

@@ -3,6 +3,7 @@
 //! A new kind is a folder here, a variant of [`ServiceKind`] and of the configuration's `KindConfig`, and a line
 //! in [`of`].
 
+mod nats;
 pub(crate) mod postgres;
 mod redis;
 
@@ -32,6 +33,7 @@ pub(crate) fn of(kind: ServiceKind) -> Result<&'static dyn Driver> {
     Ok(match kind {
         ServiceKind::Postgres => &postgres::Postgres,
         ServiceKind::Redis => &redis::Redis,
+        ServiceKind::Nats => &nats::Nats,
         other => {
             let title = format!("this build of testenv has no {other}");
             return Err(Problem::new(ProblemKind::InvalidConfig, title));

@@ -1,6 +1,7 @@
 //! Services as the tests of all services use them: each with a seed, and with a real client that looks whether
 //! the seed is there, writes, and reads.
 
+mod nats;
 mod postgres;
 mod redis;
 
@@ -20,8 +21,18 @@ pub trait Subject: Sync {
     /// One of these files with something wrong in it, and what the message about it says.
     fn broken(&self) -> (&'static str, &'static str, &'static str);
 
+    /// Whether the machine has its server; without, its tests are ignored.
+    fn is_here(&self) -> bool {
+        true
+    }
+
     /// Whether the service has namespaces.
     fn has_namespaces(&self) -> bool {
+        true
+    }
+
+    /// Whether its namespaces can be in a server that others run.
+    fn can_be_external(&self) -> bool {
         true
     }
 
@@ -45,7 +56,7 @@ pub trait Subject: Sync {
 }
 
 /// All of them.
-pub const SUBJECTS: [&dyn Subject; 2] = [&postgres::Postgres, &redis::Redis];
+pub const SUBJECTS: [&dyn Subject; 3] = [&postgres::Postgres, &redis::Redis, &nats::Nats];
 
 /// An error unless both are the same.
 fn same<T: PartialEq + std::fmt::Debug>(found: &T, expected: &T) -> Result<(), String> {
