@@ -3,6 +3,7 @@
 //! A new kind is a folder here, a variant of [`ServiceKind`] and of the configuration's `KindConfig`, and a line
 //! in [`of`].
 
+mod mysql;
 pub(crate) mod postgres;
 mod redis;
 
@@ -32,6 +33,7 @@ pub(crate) fn of(kind: ServiceKind) -> Result<&'static dyn Driver> {
     Ok(match kind {
         ServiceKind::Postgres => &postgres::Postgres,
         ServiceKind::Redis => &redis::Redis,
+        ServiceKind::Mysql => &mysql::Mysql,
         other => {
             let title = format!("this build of testenv has no {other}");
             return Err(Problem::new(ProblemKind::InvalidConfig, title));
@@ -75,6 +77,11 @@ pub(crate) trait Driver: Sync {
     /// When it cannot be run, or says nothing that looks like a version.
     fn version(&self, program: &Path) -> std::io::Result<String> {
         engine::ask_version(program, &["--version"])
+    }
+
+    /// What an engine of this version is called, where its program's name does not tell.
+    fn engine_name(&self, name: &'static str, _version: &str) -> &'static str {
+        name
     }
 
     /// The file whose checksum tells this build from others.
