@@ -8,6 +8,7 @@
 mod cache;
 mod inventory;
 mod machine;
+mod mysql;
 mod processes;
 mod program;
 mod session;
@@ -20,6 +21,7 @@ mod workspace;
 
 pub use inventory::{Inventory, Places};
 pub use machine::{Loop, have, postgres_dir};
+pub use mysql::Mysql;
 pub use processes::{ProcessInfo, alive, of_place as processes_of};
 pub use program::{Ran, run};
 pub use session::take_session;

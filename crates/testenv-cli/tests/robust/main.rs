@@ -10,6 +10,7 @@ mod hostile;
 mod isolation;
 mod keeping;
 mod leases;
+mod mysql;
 mod ports;
 mod preparing;
 mod privileges;

@@ -1,6 +1,7 @@
 //! Services as the tests of all services use them: each with a seed, and with a real client that looks whether
 //! the seed is there, writes, and reads.
 
+mod mysql;
 mod postgres;
 mod redis;
 
@@ -45,7 +46,7 @@ pub trait Subject: Sync {
 }
 
 /// All of them.
-pub const SUBJECTS: [&dyn Subject; 2] = [&postgres::Postgres, &redis::Redis];
+pub const SUBJECTS: [&dyn Subject; 3] = [&postgres::Postgres, &redis::Redis, &mysql::Mysql];
 
 /// An error unless both are the same.
 fn same<T: PartialEq + std::fmt::Debug>(found: &T, expected: &T) -> Result<(), String> {
