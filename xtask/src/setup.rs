@@ -60,6 +60,7 @@ pub(crate) fn ensure(need: Need) -> Result<Tools> {
         missing.extend(rust_component("rustfmt", "cargo-fmt"));
         missing.extend(rust_component("clippy", "cargo-clippy"));
         missing.extend(npm::missing());
+        missing.extend(packages::missing_servers());
         missing.extend(packages::missing_file_systems());
     }
     if need == Need::Containers {

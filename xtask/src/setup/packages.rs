@@ -106,6 +106,14 @@ pub(super) fn missing_containers() -> Option<Missing> {
     missing_debian("a Docker engine and mmdebstrap (no service is started)", &wanted)
 }
 
+/// Servers of other kinds than PostgreSQL and Redis, whose tests are skipped where they cannot be had.
+pub(super) fn missing_servers() -> Option<Missing> {
+    // The programs of which Debian's packages start no service.
+    let wanted = [("mariadb-install-db", "mariadb-server-core"), ("mariadb", "mariadb-client-core")];
+    missing_debian("MariaDB (the programs only, no service started)", &wanted)
+        .filter(|missing| missing.install.is_some())
+}
+
 /// What makes a file system with shared blocks, for the tests of reflinks; they are skipped where it cannot be had.
 pub(super) fn missing_file_systems() -> Option<Missing> {
     missing_debian("XFS tools, for the tests of reflinks", &[("mkfs.xfs", "xfsprogs")])
