@@ -301,10 +301,19 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Parse`] and [`ConfigError::Invalid`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text)
+        let mut config: Self = toml::from_str(text)
             .map_err(|source| ConfigError::Parse { path: path.to_path_buf(), source: Box::new(source) })?;
         config.check().map_err(|(at, what)| ConfigError::Invalid { path: path.to_path_buf(), at, what })?;
+        config.share_out_database_url();
         Ok(config)
+    }
+
+    fn share_out_database_url(&mut self) {
+        let wants: Vec<_> = self.services.values().map(ServiceConfig::wants_database_url).collect();
+        let count = wants.iter().filter(|wants| **wants).count();
+        for (service, wants) in self.services.values_mut().zip(wants) {
+            service.alone_with_database_url = count == usize::from(wants);
+        }
     }
 
     fn check(&self) -> Result<(), (String, String)> {

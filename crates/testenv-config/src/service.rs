@@ -12,6 +12,11 @@ use crate::units::Span;
 /// Longest name that PostgreSQL keeps whole, in bytes.
 pub const NAME_LIMIT: usize = 63;
 
+/// Longest name of a user that MySQL takes, in characters.
+const MYSQL_USER_LIMIT: usize = 32;
+/// What most libraries for databases look at, so more than one kind of service may want to fill it.
+const DATABASE_URL: &str = "DATABASE_URL";
+
 /// Placeholders that environment templates may use.
 const PLACEHOLDERS: [&str; 8] = ["url", "host", "port", "user", "password", "database", "socket", "role"];
 
@@ -41,16 +46,17 @@ pub struct ServiceConfig {
     /// server: a database of PostgreSQL, a numbered database of Redis, an account of NATS.
     #[serde(default)]
     pub isolation: Option<IsolationConfig>,
-    /// PostgreSQL: name of the database, `app` when absent. In `namespace` isolation each lease's database is
-    /// named `t_…` instead, and only this name's content is cloned.
+    /// PostgreSQL, MySQL: name of the database, `app` when absent. In `namespace` isolation each lease's database
+    /// is named `t_…` instead.
     #[serde(default)]
     pub database: Option<String>,
-    /// User that tests connect as: of PostgreSQL the superuser, `postgres` when absent; of NATS `app` when
-    /// absent.
+    /// User that tests connect as; when absent, PostgreSQL's is the superuser `postgres`, MySQL's the administrator
+    /// `root`, that of NATS `app`. In `namespace` isolation, MySQL gives each lease a user of its own, with rights to
+    /// its database only, unless this key is given.
     #[serde(default)]
     pub user: Option<String>,
     /// Password for TCP connections. Random when absent, so that other users of the machine cannot connect;
-    /// give one only to suites that hard-code it. For Redis, `""` means none.
+    /// give one only to suites that hard-code it. For Redis and MySQL, `""` means none.
     #[serde(default)]
     pub password: Option<String>,
     /// PostgreSQL: locale of the cluster, `C.UTF-8` when absent.
@@ -77,10 +83,16 @@ pub struct ServiceConfig {
     pub prepare_timeout: Option<Span>,
     /// Environment variables for the commands that `testenv exec` and `testenv run` start. Placeholders:
     /// `{url}`, `{host}`, `{port}`, `{user}`, `{password}`, `{database}`, `{socket}`, `{role}`. When absent,
-    /// PostgreSQL fills `DATABASE_URL`, `PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD`, `PGDATABASE`, Redis
-    /// `REDIS_URL`, and NATS `NATS_URL`, `NATS_USER`, `NATS_PASSWORD`.
+    /// PostgreSQL fills `DATABASE_URL`, `PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD`, `PGDATABASE`; Redis
+    /// `REDIS_URL`; MySQL `MYSQL_URL`, `MYSQL_HOST`, `MYSQL_PORT`, `MYSQL_TCP_PORT`, `MYSQL_USER`,
+    /// `MYSQL_PASSWORD`, `MYSQL_PWD`, `MYSQL_DATABASE`, and `DATABASE_URL` if no other service of the file does;
+    /// NATS `NATS_URL`, `NATS_USER`, `NATS_PASSWORD`.
     #[serde(default)]
     pub env: Option<BTreeMap<String, String>>,
+    /// Whether no other service of the file fills `DATABASE_URL`; [`Config::parse`](crate::Config::parse) finds
+    /// out.
+    #[serde(skip)]
+    pub alone_with_database_url: bool,
 }
 
 /// Kind of service.
@@ -221,6 +233,7 @@ impl ServiceConfig {
             seed: None,
             prepare_timeout: None,
             env: None,
+            alone_with_database_url: true,
         }
     }
 
@@ -254,9 +267,12 @@ impl ServiceConfig {
         self.prepare_timeout.map_or(Duration::from_secs(120), Span::as_duration)
     }
 
-    /// Superuser that tests connect as.
+    /// Administrator that tests connect as.
     pub fn user(&self) -> &str {
-        self.user.as_deref().unwrap_or("postgres")
+        self.user.as_deref().unwrap_or(match self.service {
+            KindConfig::Mysql | KindConfig::Mariadb => "root",
+            _ => "postgres",
+        })
     }
 
     /// Environment templates, those of the kind where the file gives none.
@@ -266,7 +282,7 @@ impl ServiceConfig {
         }
         let defaults: &[(&str, &str)] = match self.service {
             KindConfig::Postgres => &[
-                ("DATABASE_URL", "{url}"),
+                (DATABASE_URL, "{url}"),
                 ("PGHOST", "{host}"),
                 ("PGPORT", "{port}"),
                 ("PGUSER", "{user}"),
@@ -277,9 +293,34 @@ impl ServiceConfig {
             KindConfig::Nats => {
                 &[("NATS_URL", "{url}"), ("NATS_USER", "{user}"), ("NATS_PASSWORD", "{password}")]
             }
+            KindConfig::Mysql | KindConfig::Mariadb => &[
+                ("MYSQL_URL", "{url}"),
+                ("MYSQL_HOST", "{host}"),
+                ("MYSQL_PORT", "{port}"),
+                ("MYSQL_TCP_PORT", "{port}"),
+                ("MYSQL_USER", "{user}"),
+                ("MYSQL_PASSWORD", "{password}"),
+                ("MYSQL_PWD", "{password}"),
+                ("MYSQL_DATABASE", "{database}"),
+            ],
             _ => &[],
         };
-        defaults.iter().map(|(name, template)| ((*name).to_owned(), (*template).to_owned())).collect()
+        let shared = [(DATABASE_URL, "{url}")];
+        let shared = shared.iter().filter(|_| self.is_mysql() && self.alone_with_database_url);
+        let all = defaults.iter().chain(shared);
+        all.map(|(name, template)| ((*name).to_owned(), (*template).to_owned())).collect()
+    }
+
+    /// Whether it may fill `DATABASE_URL`.
+    pub(crate) fn wants_database_url(&self) -> bool {
+        match &self.env {
+            Some(env) => env.contains_key(DATABASE_URL),
+            None => self.service == KindConfig::Postgres || self.is_mysql(),
+        }
+    }
+
+    fn is_mysql(&self) -> bool {
+        matches!(self.service, KindConfig::Mysql | KindConfig::Mariadb)
     }
 
     /// Migrations, then seed, in the order they are applied.
@@ -296,11 +337,11 @@ impl ServiceConfig {
     }
 
     pub(crate) fn check(&self) -> Result<(), (String, String)> {
-        use KindConfig::{Nats, Postgres};
+        use KindConfig::{Mariadb, Mysql, Nats, Postgres};
         // Keys that only some kinds have.
         let limited: [(&str, bool, &[KindConfig]); 5] = [
-            ("database", self.database.is_some(), &[Postgres]),
-            ("user", self.user.is_some(), &[Postgres, Nats]),
+            ("database", self.database.is_some(), &[Postgres, Mysql, Mariadb]),
+            ("user", self.user.is_some(), &[Postgres, Mysql, Mariadb, Nats]),
             ("locale", self.locale.is_some(), &[Postgres]),
             ("encoding", self.encoding.is_some(), &[Postgres]),
             ("extensions", !self.extensions.is_empty(), &[Postgres]),
@@ -327,6 +368,9 @@ impl ServiceConfig {
                 return Err(("password".into(), "it has to be there, and not to begin with `$2`".into()));
             }
         }
+        if self.is_mysql() {
+            self.check_mysql()?;
+        }
         for name in self.extensions.iter().chain(self.settings.keys()) {
             let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
             if name.is_empty() || !name.chars().all(word) {
@@ -341,6 +385,22 @@ impl ServiceConfig {
                 return Err(("env".into(), format!("{name:?} cannot be the name of a variable")));
             }
             template::expand(text, &known).map_err(|error| (format!("env.{name}"), error.to_string()))?;
+        }
+        Ok(())
+    }
+}
+
+impl ServiceConfig {
+    fn check_mysql(&self) -> Result<(), (String, String)> {
+        const OWN: [&str; 4] = ["information_schema", "mysql", "performance_schema", "sys"];
+        check_identifier("database", self.database())?;
+        check_identifier("user", self.user())?;
+        if OWN.contains(&self.database().to_ascii_lowercase().as_str()) {
+            return Err(("database".into(), format!("{:?} is MySQL's own", self.database())));
+        }
+        if self.user().chars().count() > MYSQL_USER_LIMIT {
+            let what = format!("MySQL has no names of users longer than {MYSQL_USER_LIMIT} characters");
+            return Err(("user".into(), what));
         }
         Ok(())
     }
@@ -398,7 +458,36 @@ mod tests {
     #[test]
     fn what_only_postgres_has_is_refused_elsewhere() {
         let error = parse("[services.cache]\nservice = \"redis\"\ndatabase = \"x\"").unwrap_err();
-        assert!(error.contains("services.cache.database: only postgres has this"), "{error}");
+        assert!(error.contains("services.cache.database: only postgres"), "{error}");
+    }
+
+    #[test]
+    fn only_one_service_fills_database_url() {
+        let fills = |text: &str, role: &str| {
+            parse(text).unwrap().services[role].env_templates().contains_key("DATABASE_URL")
+        };
+        let mysql = "[services.db]\nservice = \"mysql\"\n";
+        assert!(fills(mysql, "db"));
+        let both = format!("{mysql}[services.pg]\nservice = \"postgres\"\n");
+        assert!(!fills(&both, "db"));
+        assert!(fills(&both, "pg"));
+        assert!(fills(&format!("{both}env = {{ PG_URL = \"{{url}}\" }}"), "db"));
+        assert!(!fills(
+            &format!("{mysql}[services.x]\nservice = \"redis\"\nenv = {{ DATABASE_URL = \"x\" }}"),
+            "db"
+        ));
+    }
+
+    #[test]
+    fn names_that_mysql_cannot_have_are_refused() {
+        for (key, value) in
+            [("database", "mysql"), ("database", "SYS"), ("user", &*"u".repeat(33)), ("user", "")]
+        {
+            let error =
+                parse(&format!("[services.db]\nservice = \"mariadb\"\n{key} = {value:?}")).unwrap_err();
+            assert!(error.contains(&format!("services.db.{key}")), "{error}");
+        }
+        parse("[services.db]\nservice = \"mysql\"\npassword = \"\"").unwrap();
     }
 
     #[test]

@@ -26,7 +26,8 @@ const MAX_VERSION_TEXT: usize = 64 << 10;
 pub(crate) struct Search {
     /// What people call it.
     pub(crate) title: &'static str,
-    /// Executables that make one, and the engine's name for each. The first that is found anywhere is the one.
+    /// Executables that make one, and the engine's name for each. The first engine that is found anywhere is the
+    /// one.
     pub(crate) programs: &'static [(&'static str, &'static str)],
     /// How it is installed.
     pub(crate) install: String,
@@ -86,12 +87,15 @@ pub(crate) fn find(
             machine::check_reachable(&file, user, "bin_dir")?;
             found.push(EngineBuild { engine: inspect(driver, &file, name)?, program: file, bin_dir });
         }
-        if !found.is_empty() {
+        if found.iter().any(|build| build.engine.name == *name) {
             break;
         }
     }
+    let names = search.programs.iter().map(|(_, name)| *name);
+    let name = names.into_iter().find(|name| found.iter().any(|build| build.engine.name == *name));
     let matching = found
         .iter()
+        .filter(|build| name.is_some_and(|name| build.engine.name == name))
         .filter(|build| config.version.as_ref().is_none_or(|it| matches(&build.engine.version, it)));
     matching
         .max_by_key(|build| version_key(&build.engine.version))
@@ -101,7 +105,8 @@ pub(crate) fn find(
 
 /// Whether `version` begins with the parts of `wanted`.
 pub(crate) fn matches(version: &str, wanted: &str) -> bool {
-    version.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', 'b', 'r', 'd']))
+    let ends = |rest: &str| rest.is_empty() || rest.starts_with(['.', '-', 'b', 'r', 'd']);
+    version.strip_prefix(wanted).is_some_and(ends)
 }
 
 fn version_key(version: &str) -> Vec<u32> {
@@ -112,7 +117,7 @@ fn version_key(version: &str) -> Vec<u32> {
 type Known = Arc<Mutex<Option<(inputs::Fingerprint, Engine)>>>;
 
 /// Asks a program for its version and takes its checksum, once for each state of the file.
-fn inspect(driver: &dyn Driver, program: &Path, name: &str) -> Result<Engine> {
+fn inspect(driver: &dyn Driver, program: &Path, name: &'static str) -> Result<Engine> {
     static KNOWN: Mutex<BTreeMap<PathBuf, Known>> = Mutex::new(BTreeMap::new());
     let file = driver.identity(program);
     let known = {
@@ -130,7 +135,8 @@ fn inspect(driver: &dyn Driver, program: &Path, name: &str) -> Result<Engine> {
     };
     let version = driver.version(program).map_err(|error| failed(&error))?;
     let bytes = fs::read(&file).map_err(|error| failed(&error))?;
-    let engine = Engine { name: name.to_owned(), version, sha256: inputs::hex(&Sha256::digest(&bytes)) };
+    let name = driver.engine_name(name, &version).to_owned();
+    let engine = Engine { name, version, sha256: inputs::hex(&Sha256::digest(&bytes)) };
     *known = Some((fingerprint, engine.clone()));
     Ok(engine)
 }
@@ -209,6 +215,7 @@ mod tests {
         assert!(matches("15.18", "15"));
         assert!(matches("7.0.15", "7.0"));
         assert!(matches("19beta1", "19"));
+        assert!(matches("10.11.19-MariaDB", "10.11.19"));
         assert!(!matches("15.18", "1"));
         assert!(!matches("15.18", "15.1"));
     }

@@ -4,6 +4,7 @@
 //! who made it and when: `t_<owner>_<time>_<number>`. Before a server is first used, what this workspace left
 //! behind is removed, and what others left long ago; too much of others is refused.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -86,9 +87,9 @@ pub(crate) fn build(
             .hint("declare a server of the right version, or change `version` in testenv.toml"));
     }
     let search = driver.search(config);
-    let name = search.programs.first().map_or(search.title, |(_, name)| name).to_owned();
+    let name = search.programs.first().map_or(search.title, |(_, name)| driver.engine_name(name, &version));
     Ok(EngineBuild {
-        engine: Engine { name, version, sha256: String::new() },
+        engine: Engine { name: name.to_owned(), version, sha256: String::new() },
         program: PathBuf::new(),
         bin_dir: PathBuf::new(),
     })
@@ -103,8 +104,12 @@ pub(crate) fn read_url(value: &str, schemes: &[&str], port: u16) -> Result<Endpo
     }
     let host = url.host_str().filter(|host| !host.is_empty());
     let host = host.ok_or_else(|| format!("it names no host; a URL that does is {usual}"))?;
-    let wants_tls = |(key, value): (_, std::borrow::Cow<'_, str>)| {
-        key == "sslmode" && !matches!(&*value, "disable" | "allow" | "prefer")
+    let wants_tls = |(key, value): (Cow<'_, str>, Cow<'_, str>)| {
+        matches!(&*key, "sslmode" | "ssl-mode")
+            && !matches!(
+                &*value.to_ascii_lowercase(),
+                "disable" | "disabled" | "allow" | "prefer" | "preferred"
+            )
     };
     if url.query_pairs().any(wants_tls) {
         return Err("it asks for TLS, which testenv does not speak to external servers".into());
@@ -270,6 +275,7 @@ mod tests {
             ("mysql://u:secret@h/d", "its scheme is \"mysql\""),
             ("postgres:///secret", "it names no host"),
             ("postgres://u:secret@h/d?sslmode=require", "asks for TLS"),
+            ("postgres://u:secret@h/d?ssl-mode=REQUIRED", "asks for TLS"),
             ("postgres://u:secret@h:99999/d", "it is no URL"),
         ] {
             let said = read_url(value, POSTGRES, 5432).unwrap_err();

@@ -36,8 +36,8 @@
 //!
 //! # Tests
 //!
-//! [`macro@test`] makes a test of a function whose arguments are [`Fixture`]s: the handles [`Postgres`] and
-//! [`Redis`], and whatever you make of them. All leases of a test are asked for at once. Async tests may
+//! [`macro@test`] makes a test of a function whose arguments are [`Fixture`]s: the handles [`Postgres`],
+//! [`Redis`] and [`Mysql`], and whatever you make of them. All leases of a test are asked for at once. Async tests may
 //! also have [`AsyncFixture`]s, such as `Transaction`.
 //!
 //! Without the macro, [`postgres`], [`redis`], [`Postgres::builder`] and [`acquire`] do the same:
@@ -94,6 +94,7 @@ mod executor;
 mod fixture;
 mod handle;
 mod lease;
+mod mysql;
 mod nats;
 mod needs;
 #[cfg(any(test, not(feature = "tokio")))]
@@ -112,6 +113,7 @@ pub use testenv_api::{
 pub use builder::{Builder, acquire};
 pub use error::{BoxError, Error, Story};
 pub use fixture::{AsyncFixture, Context, Fixture, Shared};
+pub use mysql::Mysql;
 pub use nats::Nats;
 pub use needs::Needs;
 pub use postgres::Postgres;
@@ -198,6 +200,14 @@ pub fn redis() -> Result<Redis, Error> {
 /// Those of [`Builder::acquire`].
 pub fn nats() -> Result<Nats, Error> {
     Nats::builder().acquire()
+}
+
+/// A MySQL or MariaDB of the caller's own, for code that wants no macro. The lease ends when the handle is dropped.
+///
+/// # Errors
+/// Those of [`Builder::acquire`].
+pub fn mysql() -> Result<Mysql, Error> {
+    Mysql::builder().acquire()
 }
 
 /// What the macro's code calls. No part of the interface.

@@ -8,6 +8,7 @@
 mod cache;
 mod inventory;
 mod machine;
+mod mysql;
 mod nats;
 mod processes;
 mod program;
@@ -21,6 +22,7 @@ mod workspace;
 
 pub use inventory::{Inventory, Places};
 pub use machine::{Loop, have, postgres_dir};
+pub use mysql::Mysql;
 pub use nats::Nats;
 pub use processes::{ProcessInfo, alive, of_place as processes_of};
 pub use program::{Ran, run};

@@ -108,7 +108,13 @@ pub(super) fn missing_containers() -> Option<Missing> {
 
 /// Servers of other kinds than PostgreSQL and Redis, whose tests are skipped where they cannot be had.
 pub(super) fn missing_servers() -> Option<Missing> {
-    missing_debian("NATS (the program only, no service started)", &[("nats-server", "nats-server")])
+    // The programs, each with the package that brings it and starts no service.
+    let wanted = [
+        ("mariadb-install-db", "mariadb-server-core"),
+        ("mariadb", "mariadb-client-core"),
+        ("nats-server", "nats-server"),
+    ];
+    missing_debian("MariaDB and NATS (the programs only, no service started)", &wanted)
         .filter(|missing| missing.install.is_some())
 }
 

@@ -10,6 +10,7 @@ mod hostile;
 mod isolation;
 mod keeping;
 mod leases;
+mod mysql;
 mod nats;
 mod ports;
 mod preparing;

@@ -3,6 +3,7 @@
 //! A new kind is a folder here, a variant of [`ServiceKind`] and of the configuration's `KindConfig`, and a line
 //! in [`of`].
 
+mod mysql;
 mod nats;
 pub(crate) mod postgres;
 mod redis;
@@ -34,6 +35,7 @@ pub(crate) fn of(kind: ServiceKind) -> Result<&'static dyn Driver> {
         ServiceKind::Postgres => &postgres::Postgres,
         ServiceKind::Redis => &redis::Redis,
         ServiceKind::Nats => &nats::Nats,
+        ServiceKind::Mysql => &mysql::Mysql,
         other => {
             let title = format!("this build of testenv has no {other}");
             return Err(Problem::new(ProblemKind::InvalidConfig, title));
@@ -77,6 +79,11 @@ pub(crate) trait Driver: Sync {
     /// When it cannot be run, or says nothing that looks like a version.
     fn version(&self, program: &Path) -> std::io::Result<String> {
         engine::ask_version(program, &["--version"])
+    }
+
+    /// What an engine of this version is called, where its program's name does not tell.
+    fn engine_name(&self, name: &'static str, _version: &str) -> &'static str {
+        name
     }
 
     /// The file whose checksum tells this build from others.

@@ -316,7 +316,7 @@ fn describe(spec: &Spec, plan: &Plan) -> String {
 }
 
 /// A password that no other user of the machine can guess: 96 random bits.
-fn random_password() -> std::io::Result<String> {
+pub(crate) fn random_password() -> std::io::Result<String> {
     let mut bytes = [0; 12];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(crate::inputs::hex(&bytes))

@@ -1,6 +1,7 @@
 //! Services as the tests of all services use them: each with a seed, and with a real client that looks whether
 //! the seed is there, writes, and reads.
 
+mod mysql;
 mod nats;
 mod postgres;
 mod redis;
@@ -56,7 +57,7 @@ pub trait Subject: Sync {
 }
 
 /// All of them.
-pub const SUBJECTS: [&dyn Subject; 3] = [&postgres::Postgres, &redis::Redis, &nats::Nats];
+pub const SUBJECTS: &[&dyn Subject] = &[&postgres::Postgres, &mysql::Mysql, &redis::Redis, &nats::Nats];
 
 /// An error unless both are the same.
 fn same<T: PartialEq + std::fmt::Debug>(found: &T, expected: &T) -> Result<(), String> {
