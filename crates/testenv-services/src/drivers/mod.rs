@@ -3,6 +3,7 @@
 //! A new kind is a folder here, a variant of [`ServiceKind`] and of the configuration's `KindConfig`, and a line
 //! in [`of`].
 
+mod kafka;
 pub(crate) mod postgres;
 mod redis;
 
@@ -32,6 +33,7 @@ pub(crate) fn of(kind: ServiceKind) -> Result<&'static dyn Driver> {
     Ok(match kind {
         ServiceKind::Postgres => &postgres::Postgres,
         ServiceKind::Redis => &redis::Redis,
+        ServiceKind::Kafka => &kafka::Kafka,
         other => {
             let title = format!("this build of testenv has no {other}");
             return Err(Problem::new(ProblemKind::InvalidConfig, title));
@@ -80,6 +82,15 @@ pub(crate) trait Driver: Sync {
     /// The file whose checksum tells this build from others.
     fn identity(&self, program: &Path) -> PathBuf {
         program.to_path_buf()
+    }
+
+    /// What runs the program of a build with this version, found with the help of `path`, the value of `PATH`;
+    /// `None` for programs that run by themselves.
+    ///
+    /// # Errors
+    /// [`ProblemKind::EngineMissing`] when there is none, or testenv cannot run this version.
+    fn interpreter(&self, _version: &str, _path: &str) -> Result<Option<PathBuf>> {
+        Ok(None)
     }
 
     /// A setting in the configuration that testenv itself has to control, and why.
