@@ -93,6 +93,7 @@ mod error;
 mod executor;
 mod fixture;
 mod handle;
+mod kafka;
 mod lease;
 mod needs;
 #[cfg(any(test, not(feature = "tokio")))]
@@ -111,6 +112,7 @@ pub use testenv_api::{
 pub use builder::{Builder, acquire};
 pub use error::{BoxError, Error, Story};
 pub use fixture::{AsyncFixture, Fixture, Shared};
+pub use kafka::Kafka;
 pub use needs::Needs;
 pub use postgres::Postgres;
 #[cfg(feature = "sqlx")]
@@ -188,6 +190,14 @@ pub fn postgres() -> Result<Postgres, Error> {
 /// Those of [`Builder::acquire`].
 pub fn redis() -> Result<Redis, Error> {
     Redis::builder().acquire()
+}
+
+/// A Kafka of the caller's own, for code that wants no macro. The lease ends when the handle is dropped.
+///
+/// # Errors
+/// Those of [`Builder::acquire`].
+pub fn kafka() -> Result<Kafka, Error> {
+    Kafka::builder().acquire()
 }
 
 /// What the macro's code calls. No part of the interface.

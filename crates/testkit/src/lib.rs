@@ -19,7 +19,7 @@ mod wait;
 mod workspace;
 
 pub use inventory::{Inventory, Places};
-pub use machine::{Loop, have, postgres_dir};
+pub use machine::{Loop, have, kafka_dir, postgres_dir};
 pub use processes::{ProcessInfo, alive, of_place as processes_of};
 pub use program::{Ran, run};
 pub use session::take_session;

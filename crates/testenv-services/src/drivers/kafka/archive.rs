@@ -9,6 +9,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use testenv_api::Problem;
 
@@ -18,13 +19,15 @@ use crate::inputs::KeyHash;
 use crate::machine::Machine;
 use crate::server::Server;
 use crate::service::Spec;
-use crate::snapshot::{FORMAT, Meta};
+use crate::snapshot::{FORMAT, Meta, run_tool};
 use crate::{Result, fork, io_problem};
 
 /// The archive's name, in a snapshot of its own and, as a link, in the data of every server.
 const FILE: &str = "classes.jsa";
 /// In the data of the server that makes one: the directory that it is left in.
 const TRAINING: &str = "training";
+/// How long one of Kafka's own clients may take.
+const TOOL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Whether the archive of a build is at hand in this process. Locked while it is being made.
 type Known = Arc<Mutex<Option<bool>>>;
@@ -135,18 +138,33 @@ fn train(machine: &Machine, spec: &Spec) -> Result<fork::Fork> {
         fork::chown(&data.join(name), machine.user.as_ref()).map_err(problem)?;
     }
     let server = Server::start_on(machine, &spec, fork, Kafka.login(&spec, ""), false, || {})?;
-    exercise(&server).map_err(|problem| server.with_log(problem))?;
+    exercise(machine, &spec, &server).map_err(|problem| server.with_log(problem))?;
     server.stop(&spec)
 }
 
 /// What most tests will do first, so that the classes for it are among those that are kept.
-fn exercise(server: &Server) -> Result<(), Problem> {
+fn exercise(machine: &Machine, spec: &Spec, server: &Server) -> Result<(), Problem> {
+    const TOPIC: &str = "training";
     let mut client = client::Client::open(&server.endpoint)?;
     super::make_own_topics(&mut client)?;
-    let topic = super::topics::Topic { name: "t_training".into(), ..Default::default() };
-    client.create_topics(&[topic])?;
-    client.cluster()?;
+    client.create_topics(&[super::topics::Topic { name: TOPIC.into(), ..Default::default() }])?;
+    let data = server.data();
+    for (class, more) in [
+        ("org.apache.kafka.tools.VerifiableProducer", &["--acks", "-1"][..]),
+        ("org.apache.kafka.tools.VerifiableConsumer", &["--group-id", TOPIC, "--reset-policy", "earliest"]),
+    ] {
+        let mut command = super::java_command(spec, &data, class);
+        let server = Kafka.url(&server.endpoint);
+        command.args.extend(["--bootstrap-server", &server, "--topic", TOPIC, "--max-messages", "10"].map(Into::into));
+        command.args.extend(more.iter().map(Into::into));
+        let mut spawn = machine.spawn(command.program, command.args, &data);
+        spawn.env = command.env;
+        // A build may come without its tools.
+        if let Err(problem) = run_tool(&spawn, class, Instant::now() + TOOL_TIMEOUT) {
+            tracing::debug!(%problem, "Kafka's classes are archived without those for a client");
+        }
+    }
     client.groups()?;
-    client.delete_groups(&["t_training".into()])?;
-    client.delete_topics(&["t_training".into()]).map(drop)
+    client.delete_groups(&[TOPIC.into()])?;
+    client.delete_topics(&[TOPIC.into()]).map(drop)
 }

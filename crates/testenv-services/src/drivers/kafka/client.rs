@@ -161,6 +161,12 @@ impl Client {
         })
     }
 
+    /// The leading number of the server's version, as far as what it understands tells it: a server does not say.
+    pub(super) fn generation(&self) -> &'static str {
+        let kafka_4 = |(key, oldest, _): &(i16, i16, i16)| *key == CREATE_TOPICS.key && *oldest >= 2;
+        if self.versions.iter().any(kafka_4) { "4" } else { "3" }
+    }
+
     /// The cluster with all of its topics.
     pub(super) fn cluster(&mut self) -> Result<Cluster> {
         const ALL: i32 = -1;

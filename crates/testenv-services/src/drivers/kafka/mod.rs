@@ -19,6 +19,7 @@ use self::client::{Client, Coordinated};
 use self::topics::Topic;
 use crate::drivers::{CONFIG_HEADER, Command, Dirs, Driver, Namespaces, shell_word};
 use crate::engine::{EngineBuild, Search};
+use crate::fork::Strategy;
 use crate::machine::Machine;
 use crate::server::Session;
 use crate::service::{Endpoint, Spec};
@@ -115,7 +116,7 @@ const ASK_EVERY: Duration = Duration::from_millis(5);
 const TOPICS_AT_ONCE: usize = 100;
 
 /// The driver of Kafka.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Kafka;
 
 impl Driver for Kafka {
@@ -212,11 +213,17 @@ impl Driver for Kafka {
     }
 
     fn before_start(&self, machine: &Machine, spec: &Spec, data: &Path, _: &Endpoint) -> Result<()> {
-        archive::link(machine, spec, data).map_err(|error| io_problem("prepare Kafka's start", &error))
+        let prepared = archive::link(machine, spec, data).and_then(|()| match machine.forks.strategy() {
+            Strategy::Overlay { .. } => own_directories(machine, data),
+            Strategy::Reflink | Strategy::Copy => Ok(()),
+        });
+        prepared.map_err(|error| io_problem("prepare Kafka's start", &error))
     }
 
     fn command(&self, spec: &Spec, data: &Path, endpoint: &Endpoint, _shared: bool) -> Command {
         let mut command = java_command(spec, data, "kafka.Kafka");
+        // Flags stand before the class.
+        command.args.splice(0..0, archive::flag(data).map(Into::into));
         command.args.push(data.join("server.properties").into());
         for (name, value) in places_of(endpoint, data) {
             command.args.extend(["--override".into(), format!("{name}={value}").into()]);
@@ -338,7 +345,7 @@ impl Driver for Kafka {
 
 /// Where the archive that kafka.apache.org gives is mostly unpacked, and where Homebrew puts it.
 fn usual_dirs() -> Vec<PathBuf> {
-    let mut dirs = Vec::new();
+    let mut dirs = vec!["/opt/kafka/bin".into()];
     for (parent, inner) in [
         ("/opt", "bin"),
         ("/usr/local", "bin"),
@@ -378,10 +385,18 @@ fn version_in(jar: &Path) -> Option<&str> {
     version.chars().all(|c| c.is_ascii_digit() || c == '.').then_some(version)
 }
 
+/// Makes the directories of the topics the fork's own. Kafka renames them when it deletes topics, which an overlay
+/// allows only for those that are not in the frozen data, and a Kafka that may not halts.
+fn own_directories(machine: &Machine, data: &Path) -> std::io::Result<()> {
+    let (frozen, own) = (data.join("logs"), data.join("own"));
+    fork::copy_tree(&frozen, &own, machine.user.as_ref(), &fork::plain_copy)?;
+    fs::remove_dir_all(&frozen)?;
+    fs::rename(own, frozen)
+}
+
 /// A Java that runs a class of Kafka's.
 fn java_command(spec: &Spec, data: &Path, class: &str) -> Command {
     let mut args = java::flags();
-    args.extend(archive::flag(data).map(Into::into));
     for (name, value) in [
         // Libraries for compression are unpacked there when they are first used.
         ("java.io.tmpdir", data.join("tmp").display().to_string()),

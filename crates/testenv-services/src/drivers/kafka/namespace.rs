@@ -9,19 +9,40 @@ use testenv_api::{Problem, ProblemKind};
 
 use super::Kafka;
 use super::client::{Client, Cluster, Code};
-use crate::Result;
 use crate::drivers::Namespaces;
 use crate::service::{Endpoint, Spec};
+use crate::{Result, external};
 
 /// What ends a namespace's name in the names of its topics and groups.
 const END: char = '-';
+/// Where a server listens that is declared without a port.
+const PORT: u16 = 9092;
 /// Names in one request.
 const BATCH: usize = 500;
 
 impl Namespaces for Kafka {
+    fn schemes(&self) -> (&'static [&'static str], u16) {
+        (&["kafka"], PORT)
+    }
+
+    /// A list of servers, as clients take it, of which one is enough; or a URL, for one with a password.
+    fn declared(&self, value: &str, environment: &BTreeMap<String, String>) -> Result<Endpoint, String> {
+        let given = |name: &str| environment.get(name).map(String::as_str).unwrap_or_default();
+        if given("KAFKA_SECURITY_PROTOCOL").ends_with("SSL") {
+            return Err("KAFKA_SECURITY_PROTOCOL asks for TLS, which testenv does not speak".into());
+        }
+        let first = value.split(',').next().unwrap_or_default().trim();
+        let url = if first.contains("://") { first.to_owned() } else { format!("kafka://{first}") };
+        let mut endpoint = external::read_url(&url, &["kafka", "plaintext", "sasl_plaintext"], PORT)?;
+        if endpoint.password.is_empty() {
+            endpoint.user = given("KAFKA_SASL_USERNAME").to_owned();
+            endpoint.password = given("KAFKA_SASL_PASSWORD").to_owned();
+        }
+        Ok(Endpoint { database: String::new(), ..endpoint })
+    }
+
     fn ask_version(&self, server: &Endpoint) -> Result<String> {
-        // A server does not say it. That it answers is what can be asked.
-        Client::open(server)?.cluster().map(|_| String::new())
+        Ok(Client::open(server)?.generation().to_owned())
     }
 
     fn create(&self, _spec: &Spec, server: &Endpoint, name: &str) -> Result<Endpoint> {
@@ -141,6 +162,34 @@ mod tests {
         for other in ["t_ab_7", "orders-v2", "t_ab.c-orders", "T_AB-orders", "__consumer_offsets", "-"] {
             assert_eq!(namespace_of(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn servers_are_declared_as_clients_take_them() {
+        let none = BTreeMap::new();
+        let place = |value: &str| {
+            let endpoint = Kafka.declared(value, &none).unwrap();
+            format!("{}:{} {}/{}", endpoint.host, endpoint.port, endpoint.user, endpoint.password)
+        };
+        assert_eq!(place("kafka-1:19092, kafka-2:19092"), "kafka-1:19092 /");
+        assert_eq!(place("localhost"), "localhost:9092 /");
+        assert_eq!(place("kafka://me:p%2Fw@kafka:1"), "kafka:1 me/p/w");
+        assert_eq!(place("PLAINTEXT://10.0.0.7:9093"), "10.0.0.7:9093 /");
+        let login = [("KAFKA_SASL_USERNAME", "me"), ("KAFKA_SASL_PASSWORD", "secret")];
+        let login = login.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let endpoint = Kafka.declared("kafka:1", &login).unwrap();
+        assert_eq!((endpoint.user.as_str(), endpoint.password.as_str()), ("me", "secret"));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_told_without_the_password() {
+        let none = BTreeMap::new();
+        for value in ["", "http://secret@h", "kafka:secret", "kafka://u:secret@"] {
+            let said = Kafka.declared(value, &none).unwrap_err();
+            assert!(!said.contains("secret"), "{value}: {said}");
+        }
+        let tls = BTreeMap::from([("KAFKA_SECURITY_PROTOCOL".to_owned(), "SASL_SSL".to_owned())]);
+        assert!(Kafka.declared("kafka:1", &tls).unwrap_err().contains("TLS"));
     }
 
     #[test]
