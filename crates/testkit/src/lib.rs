@@ -7,6 +7,7 @@
 
 mod cache;
 mod inventory;
+mod kafka;
 mod machine;
 mod processes;
 mod program;
@@ -19,6 +20,7 @@ mod wait;
 mod workspace;
 
 pub use inventory::{Inventory, Places};
+pub use kafka::Kafka;
 pub use machine::{Loop, have, kafka_dir, postgres_dir};
 pub use processes::{ProcessInfo, alive, of_place as processes_of};
 pub use program::{Ran, run};

@@ -1,8 +1,11 @@
 //! Services as the tests of all services use them: each with a seed, and with a real client that looks whether
 //! the seed is there, writes, and reads.
 
+mod kafka;
 mod postgres;
 mod redis;
+
+use std::path::PathBuf;
 
 use testenv_api::Lease;
 
@@ -10,6 +13,16 @@ use testenv_api::Lease;
 pub trait Subject: Sync {
     /// Value of `service` in `testenv.toml`.
     fn service(&self) -> &'static str;
+
+    /// Why it cannot be tested on this machine, if it cannot.
+    fn lacking(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Where its programs are, if in no usual place.
+    fn bin_dir(&self) -> Option<PathBuf> {
+        None
+    }
 
     /// The role's further lines in `testenv.toml`.
     fn config(&self) -> &'static str;
@@ -45,7 +58,7 @@ pub trait Subject: Sync {
 }
 
 /// All of them.
-pub const SUBJECTS: [&dyn Subject; 2] = [&postgres::Postgres, &redis::Redis];
+pub const SUBJECTS: [&dyn Subject; 3] = [&postgres::Postgres, &redis::Redis, &kafka::Kafka];
 
 /// An error unless both are the same.
 fn same<T: PartialEq + std::fmt::Debug>(found: &T, expected: &T) -> Result<(), String> {
