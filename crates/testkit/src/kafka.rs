@@ -121,7 +121,8 @@ impl Kafka {
             while next < end {
                 let (records, _) = bounded(partition.fetch_records(next, 1..MAX_BYTES, 1000)).await?;
                 next = records.last().map_or(end, |record| record.offset + 1);
-                let value = |value: Option<Vec<u8>>| value.map(|it| String::from_utf8_lossy(&it).into_owned());
+                let value =
+                    |value: Option<Vec<u8>>| value.map(|it| String::from_utf8_lossy(&it).into_owned());
                 values.extend(records.into_iter().filter_map(|it| value(it.record.value)));
             }
             Ok(values)

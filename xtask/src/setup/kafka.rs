@@ -91,7 +91,8 @@ fn pom() -> String {
              <version>{version}</version>{more}</dependency>\n"
         )
     };
-    let alone = "<exclusions><exclusion><groupId>*</groupId><artifactId>*</artifactId></exclusion></exclusions>";
+    let alone =
+        "<exclusions><exclusion><groupId>*</groupId><artifactId>*</artifactId></exclusion></exclusions>";
     let dependencies = [
         dependency("org.apache.kafka", "kafka_2.13", VERSION, ""),
         dependency("org.apache.kafka", "kafka-tools", VERSION, alone),

@@ -90,7 +90,8 @@ fn key(machine: &Machine, spec: &Spec) -> String {
     }
     let java = spec.build.interpreter.iter().cloned();
     for file in java.chain(super::jars(&spec.build.bin_dir)) {
-        let seen = fs::metadata(&file).map(|meta| format!("{} {} {}", meta.size(), meta.mtime(), meta.mtime_nsec()));
+        let seen =
+            fs::metadata(&file).map(|meta| format!("{} {} {}", meta.size(), meta.mtime(), meta.mtime_nsec()));
         hash = hash.with(file.as_os_str().as_encoded_bytes()).with(seen.unwrap_or_default());
     }
     // Who may read it.
@@ -155,7 +156,9 @@ fn exercise(machine: &Machine, spec: &Spec, server: &Server) -> Result<(), Probl
     ] {
         let mut command = super::java_command(spec, &data, class);
         let server = Kafka.url(&server.endpoint);
-        command.args.extend(["--bootstrap-server", &server, "--topic", TOPIC, "--max-messages", "10"].map(Into::into));
+        command.args.extend(
+            ["--bootstrap-server", &server, "--topic", TOPIC, "--max-messages", "10"].map(Into::into),
+        );
         command.args.extend(more.iter().map(Into::into));
         let mut spawn = machine.spawn(command.program, command.args, &data);
         spawn.env = command.env;

@@ -136,8 +136,11 @@ impl Client {
             Ok(Self { stream, sent: 0, versions: Vec::new() })
         });
         let mut client = connected.map_err(|error| {
-            Problem::new(ProblemKind::PrepareFailed, format!("the Kafka server {host}:{port} does not answer"))
-                .detail(error.to_string())
+            Problem::new(
+                ProblemKind::PrepareFailed,
+                format!("the Kafka server {host}:{port} does not answer"),
+            )
+            .detail(error.to_string())
         })?;
         client.versions = client.call(API_VERSIONS, Writer::default(), |answer| {
             let code = Code(answer.i16()?);
@@ -215,8 +218,7 @@ impl Client {
 
     /// Deletes topics; what became of each.
     pub(super) fn delete_topics(&mut self, names: &[String]) -> Result<Vec<(String, Code)>> {
-        let body =
-            Writer::default().list(names, |body, name| body.text(name)).i32(SERVER_TIMEOUT_MS);
+        let body = Writer::default().list(names, |body, name| body.text(name)).i32(SERVER_TIMEOUT_MS);
         self.call(DELETE_TOPICS, body, outcomes)
     }
 

@@ -199,7 +199,8 @@ impl Driver for Kafka {
     }
 
     fn config_files(&self, spec: &Spec, _: &str) -> Vec<(&'static str, String)> {
-        let mut text = format!("{CONFIG_HEADER}{}", own_settings(spec.config.password.as_deref().unwrap_or("")));
+        let mut text =
+            format!("{CONFIG_HEADER}{}", own_settings(spec.config.password.as_deref().unwrap_or("")));
         for (name, setting) in &spec.config.settings {
             // Kafka's booleans are spelt in one way alone.
             let value = match setting.0.as_str() {
@@ -209,7 +210,11 @@ impl Driver for Kafka {
             };
             text.push_str(&format!("{name}={}\n", escaped(value)));
         }
-        vec![("server.properties", text), ("log4j2.properties", LOG4J2.into()), ("log4j.properties", LOG4J.into())]
+        vec![
+            ("server.properties", text),
+            ("log4j2.properties", LOG4J2.into()),
+            ("log4j.properties", LOG4J.into()),
+        ]
     }
 
     fn before_start(&self, machine: &Machine, spec: &Spec, data: &Path, _: &Endpoint) -> Result<()> {
@@ -484,7 +489,8 @@ fn cluster_id() -> std::io::Result<String> {
 /// The id of the cluster that a server's data says it is.
 fn stored_cluster_id(data: &Path) -> Result<String> {
     let file = data.join("logs/meta.properties");
-    let text = fs::read_to_string(&file).map_err(|error| io_problem(format!("read {}", file.display()), &error))?;
+    let text =
+        fs::read_to_string(&file).map_err(|error| io_problem(format!("read {}", file.display()), &error))?;
     let id = text.lines().find_map(|line| line.strip_prefix("cluster.id="));
     Ok(id.unwrap_or_default().trim().to_owned())
 }
@@ -521,8 +527,11 @@ fn wait_until(mut ask: impl FnMut() -> Result<Option<String>>) -> Result<()> {
     while let Some(waiting) = ask()? {
         if Instant::now() > deadline {
             let limit = SETTLE_TIMEOUT.as_secs();
-            return Err(Problem::new(ProblemKind::StartFailed, format!("Kafka was not ready within {limit} s"))
-                .detail(waiting));
+            return Err(Problem::new(
+                ProblemKind::StartFailed,
+                format!("Kafka was not ready within {limit} s"),
+            )
+            .detail(waiting));
         }
         std::thread::sleep(ASK_EVERY);
     }
@@ -540,7 +549,8 @@ mod tests {
     #[test]
     fn the_version_is_in_the_name_of_the_server_alone() {
         assert_eq!(version_in(Path::new("/libs/kafka_2.13-4.1.0.jar")), Some("4.1.0"));
-        for other in ["kafka_2.13-4.1.0-test.jar", "kafka_2.13-4.1.0-sources.jar", "kafka-clients-4.1.0.jar"] {
+        for other in ["kafka_2.13-4.1.0-test.jar", "kafka_2.13-4.1.0-sources.jar", "kafka-clients-4.1.0.jar"]
+        {
             assert_eq!(version_in(Path::new(other)), None);
         }
     }
@@ -593,8 +603,12 @@ mod tests {
 
     #[test]
     fn only_a_server_that_listens_is_ready() {
-        assert!(Kafka.is_ready("2026-01-01 INFO [KafkaRaftServer nodeId=1] Kafka Server started (kafka.server)"));
+        assert!(
+            Kafka.is_ready("2026-01-01 INFO [KafkaRaftServer nodeId=1] Kafka Server started (kafka.server)")
+        );
         assert!(!Kafka.is_ready("2026-01-01 INFO [KafkaRaftServer nodeId=1] Kafka Server stopped"));
-        assert!(Kafka.port_is_taken("KafkaException: Socket server failed to bind to 127.0.0.1:1: Address already in use."));
+        assert!(Kafka.port_is_taken(
+            "KafkaException: Socket server failed to bind to 127.0.0.1:1: Address already in use."
+        ));
     }
 }

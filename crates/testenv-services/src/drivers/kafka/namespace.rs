@@ -76,7 +76,8 @@ impl Namespaces for Kafka {
             names.extend(client.groups()?);
             Ok(())
         })?;
-        let found: BTreeSet<_> = names.iter().filter_map(|name| namespace_of(name)).map(str::to_owned).collect();
+        let found: BTreeSet<_> =
+            names.iter().filter_map(|name| namespace_of(name)).map(str::to_owned).collect();
         Ok(found.into_iter().collect())
     }
 }

@@ -117,8 +117,14 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told_with_its_line() {
         assert_eq!(refused("a\nb partitions=0"), "2: partitions=0 is not a number from 1 to 1000");
-        assert_eq!(refused("a partitions=99999999999"), "1: partitions=99999999999 is not a number from 1 to 1000");
-        assert_eq!(refused("a compact"), "1: \"compact\" is no setting; settings are written as partitions=3");
+        assert_eq!(
+            refused("a partitions=99999999999"),
+            "1: partitions=99999999999 is not a number from 1 to 1000"
+        );
+        assert_eq!(
+            refused("a compact"),
+            "1: \"compact\" is no setting; settings are written as partitions=3"
+        );
         assert_eq!(refused("a =b"), "1: \"=b\" is no setting; settings are written as partitions=3");
         assert_eq!(refused("a x=1 x=2"), "1: x is given twice");
         assert_eq!(refused("a\n\na"), "3: the topic a is in line 1 already");
