@@ -89,6 +89,19 @@ pub(crate) fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
 }
 
+/// A program, with its arguments, that runs as the kind of user that servers run as.
+pub(crate) fn as_servers_user(words: &[&str]) -> Command {
+    if is_root() && which("setpriv").is_some() {
+        let mut setpriv = command("setpriv");
+        setpriv.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).args(words);
+        return setpriv;
+    }
+    let (program, arguments) = words.split_first().expect("a program at least");
+    let mut own = command(program);
+    own.args(arguments);
+    own
+}
+
 /// Runs the last step. Its own closing lines stay the last that are printed; `afterwards` must be silent.
 pub(crate) fn tail(command: &mut Command, afterwards: impl FnOnce()) -> Result<()> {
     println!("\n=== {}", shown(command));

@@ -1,6 +1,7 @@
 //! What a fresh machine lacks: found, announced, installed; nothing is ever installed twice.
 
 mod engines;
+mod kafka;
 mod nextest;
 mod npm;
 mod packages;
@@ -28,13 +29,15 @@ pub(crate) enum Need {
 pub(crate) struct Tools {
     /// Programs of a newer PostgreSQL outside the usual places.
     newer_postgres: Option<PathBuf>,
+    /// Programs of a Kafka outside the usual places.
+    kafka: Option<PathBuf>,
 }
 
 impl Tools {
-    /// `PATH` with the newer PostgreSQL at its end, so that testenv finds it among the machine's engines.
+    /// `PATH` with the engines of our own at its end, so that testenv finds them among the machine's.
     pub(crate) fn path(&self) -> Result<OsString> {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let dirs = std::env::split_paths(&path).chain(self.newer_postgres.clone());
+        let dirs = std::env::split_paths(&path).chain(self.newer_postgres.clone()).chain(self.kafka.clone());
         std::env::join_paths(dirs).context("a directory in PATH has a colon in its name")
     }
 }
@@ -61,6 +64,10 @@ pub(crate) fn ensure(need: Need) -> Result<Tools> {
         missing.extend(rust_component("clippy", "cargo-clippy"));
         missing.extend(npm::missing());
         missing.extend(packages::missing_servers());
+        // Java comes before what it runs.
+        let java = packages::missing_java();
+        let kafka = kafka::missing(java.is_some());
+        missing.extend(java.into_iter().chain(kafka));
         missing.extend(packages::missing_file_systems());
     }
     if need == Need::Containers {
@@ -72,7 +79,10 @@ pub(crate) fn ensure(need: Need) -> Result<Tools> {
     if everything && let Some(why) = npm::skipped() {
         println!("note: tests of a second PostgreSQL version are skipped: {why}");
     }
-    Ok(Tools { newer_postgres: npm::installed() })
+    if everything && let Some(why) = kafka::skipped() {
+        println!("note: tests of Kafka are skipped: {why}");
+    }
+    Ok(Tools { newer_postgres: npm::installed(), kafka: kafka::installed() })
 }
 
 fn install(missing: Vec<Missing>) -> Result<()> {

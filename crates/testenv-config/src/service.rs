@@ -30,8 +30,9 @@ pub struct ServiceConfig {
     /// Version wanted, by its leading parts: `15`, `7.2`. The newest build found on the machine when absent.
     #[serde(default)]
     pub version: Option<String>,
-    /// Directory that holds the engine's programs (`postgres` and `initdb`, or `redis-server`), for a build
-    /// outside the usual places. Relative to the workspace.
+    /// Directory that holds the engine's programs (`postgres` and `initdb`, `redis-server`, or
+    /// `kafka-server-start.sh` with `libs` beside it), for a build outside the usual places. Relative to the
+    /// workspace.
     #[serde(default)]
     pub bin_dir: Option<PathBuf>,
     /// Where the service runs; the workspace's `runtime.default` when absent.
@@ -43,7 +44,7 @@ pub struct ServiceConfig {
     #[serde(default)]
     pub url_env: Option<String>,
     /// `server` (default) gives every lease a server of its own, `namespace` a namespace of its own in a shared
-    /// server: a database of PostgreSQL, a numbered database of Redis, an account of NATS.
+    /// server: a database, an account, a prefix of topics, whatever the service has (docs/services.md).
     #[serde(default)]
     pub isolation: Option<IsolationConfig>,
     /// PostgreSQL, MySQL: name of the database, `app` when absent. In `namespace` isolation each lease's database
@@ -56,7 +57,8 @@ pub struct ServiceConfig {
     #[serde(default)]
     pub user: Option<String>,
     /// Password for TCP connections. Random when absent, so that other users of the machine cannot connect;
-    /// give one only to suites that hard-code it. For Redis and MySQL, `""` means none.
+    /// give one only to suites that hard-code it. For Redis, `""` means none. Kafka has none when absent, and
+    /// everybody on the machine can connect; with one, clients log in by SASL/PLAIN as `testenv`.
     #[serde(default)]
     pub password: Option<String>,
     /// PostgreSQL: locale of the cluster, `C.UTF-8` when absent.
@@ -68,14 +70,15 @@ pub struct ServiceConfig {
     /// PostgreSQL: extensions created before the migrations run.
     #[serde(default)]
     pub extensions: Vec<String>,
-    /// Server settings on top of testenv's own, such as `work_mem = "8MB"` or, for Redis, `maxmemory = "64mb"`.
+    /// Server settings on top of testenv's own, such as `work_mem = "8MB"`, for Redis `maxmemory = "64mb"`, for
+    /// Kafka `"num.partitions" = 3`.
     #[serde(default)]
     pub settings: BTreeMap<String, Setting>,
     /// What brings the schema: a directory of `.sql` files, applied in the order of their names, or a command.
     #[serde(default)]
     pub migrations: Option<StepsConfig>,
-    /// What brings the data, after the migrations: files, or a command. The files of NATS are `.json`: streams,
-    /// consumers, key-value buckets, messages.
+    /// What brings the data, after the migrations: files of the service's own form (docs/services.md), or a
+    /// command.
     #[serde(default)]
     pub seed: Option<StepsConfig>,
     /// How long preparing may take, from an empty server to the end of the seed; `120s` when absent.
@@ -83,10 +86,7 @@ pub struct ServiceConfig {
     pub prepare_timeout: Option<Span>,
     /// Environment variables for the commands that `testenv exec` and `testenv run` start. Placeholders:
     /// `{url}`, `{host}`, `{port}`, `{user}`, `{password}`, `{database}`, `{socket}`, `{role}`. When absent,
-    /// PostgreSQL fills `DATABASE_URL`, `PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD`, `PGDATABASE`; Redis
-    /// `REDIS_URL`; MySQL `MYSQL_URL`, `MYSQL_HOST`, `MYSQL_PORT`, `MYSQL_TCP_PORT`, `MYSQL_USER`,
-    /// `MYSQL_PASSWORD`, `MYSQL_PWD`, `MYSQL_DATABASE`, and `DATABASE_URL` if no other service of the file does;
-    /// NATS `NATS_URL`, `NATS_USER`, `NATS_PASSWORD`.
+    /// those that clients of the service read; docs/services.md lists them.
     #[serde(default)]
     pub env: Option<BTreeMap<String, String>>,
     /// Whether no other service of the file fills `DATABASE_URL`; [`Config::parse`](crate::Config::parse) finds
@@ -302,6 +302,20 @@ impl ServiceConfig {
                 ("MYSQL_PASSWORD", "{password}"),
                 ("MYSQL_PWD", "{password}"),
                 ("MYSQL_DATABASE", "{database}"),
+            ],
+            KindConfig::Kafka if self.password.as_ref().is_some_and(|it| !it.is_empty()) => &[
+                ("KAFKA_BROKERS", "{url}"),
+                ("KAFKA_BOOTSTRAP_SERVERS", "{url}"),
+                ("KAFKA_TOPIC_PREFIX", "{database}"),
+                ("KAFKA_SECURITY_PROTOCOL", "SASL_PLAINTEXT"),
+                ("KAFKA_SASL_MECHANISM", "PLAIN"),
+                ("KAFKA_SASL_USERNAME", "{user}"),
+                ("KAFKA_SASL_PASSWORD", "{password}"),
+            ],
+            KindConfig::Kafka => &[
+                ("KAFKA_BROKERS", "{url}"),
+                ("KAFKA_BOOTSTRAP_SERVERS", "{url}"),
+                ("KAFKA_TOPIC_PREFIX", "{database}"),
             ],
             _ => &[],
         };

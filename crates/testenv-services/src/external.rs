@@ -92,6 +92,7 @@ pub(crate) fn build(
         engine: Engine { name: name.to_owned(), version, sha256: String::new() },
         program: PathBuf::new(),
         bin_dir: PathBuf::new(),
+        interpreter: None,
     })
 }
 

@@ -93,6 +93,7 @@ mod error;
 mod executor;
 mod fixture;
 mod handle;
+mod kafka;
 mod lease;
 mod mysql;
 mod nats;
@@ -113,6 +114,7 @@ pub use testenv_api::{
 pub use builder::{Builder, acquire};
 pub use error::{BoxError, Error, Story};
 pub use fixture::{AsyncFixture, Context, Fixture, Shared};
+pub use kafka::Kafka;
 pub use mysql::Mysql;
 pub use nats::Nats;
 pub use needs::Needs;
@@ -208,6 +210,14 @@ pub fn nats() -> Result<Nats, Error> {
 /// Those of [`Builder::acquire`].
 pub fn mysql() -> Result<Mysql, Error> {
     Mysql::builder().acquire()
+}
+
+/// A Kafka of the caller's own, for code that wants no macro. The lease ends when the handle is dropped.
+///
+/// # Errors
+/// Those of [`Builder::acquire`].
+pub fn kafka() -> Result<Kafka, Error> {
+    Kafka::builder().acquire()
 }
 
 /// What the macro's code calls. No part of the interface.

@@ -7,6 +7,7 @@
 
 mod cache;
 mod inventory;
+mod kafka;
 mod machine;
 mod mysql;
 mod nats;
@@ -21,7 +22,8 @@ mod wait;
 mod workspace;
 
 pub use inventory::{Inventory, Places};
-pub use machine::{Loop, have, postgres_dir};
+pub use kafka::Kafka;
+pub use machine::{Loop, have, kafka_dir, postgres_dir};
 pub use mysql::Mysql;
 pub use nats::Nats;
 pub use processes::{ProcessInfo, alive, of_place as processes_of};

@@ -27,6 +27,20 @@ pub fn postgres_dir(major: u32) -> Option<PathBuf> {
         .find(|dir| version(&dir.join("postgres")) == Some(major))
 }
 
+/// The directory with the programs of Kafka: one in `PATH`, or where `cargo xtask setup` puts it. None where there
+/// is no Java to run them.
+pub fn kafka_dir() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let own = std::env::current_exe().unwrap_or_default();
+    let tools = own.ancestors().map(|dir| dir.join("testenv-tools"));
+    let tools = tools.flat_map(|dir| fs::read_dir(dir).into_iter().flatten().flatten());
+    let tools = tools.filter(|tool| tool.file_name().to_string_lossy().starts_with("kafka-"));
+    std::env::split_paths(&path)
+        .chain(tools.map(|tool| tool.path().join("bin")))
+        .find(|dir| dir.join("kafka-server-start.sh").is_file())
+        .filter(|_| have("java"))
+}
+
 fn version(postgres: &Path) -> Option<u32> {
     if !postgres.is_file() {
         return None;

@@ -109,12 +109,7 @@ fn link(native: &Path) -> Result<()> {
 fn check(home: &Path) -> Result<()> {
     let initdb = home.join("bin/initdb");
     let initdb = initdb.to_str().context("the target directory's name is not UTF-8")?;
-    let version = if run::is_root() && run::which("setpriv").is_some() {
-        let drop = ["--reuid=65534", "--regid=65534", "--clear-groups"];
-        run::output(run::command("setpriv").args(drop).args([initdb, "--version"]))?
-    } else {
-        run::output(run::command(initdb).arg("--version"))?
-    };
+    let version = run::output(&mut run::as_servers_user(&[initdb, "--version"]))?;
     println!("{}", version.trim());
     Ok(())
 }

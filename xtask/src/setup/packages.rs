@@ -124,6 +124,13 @@ pub(super) fn missing_file_systems() -> Option<Missing> {
         .filter(|missing| missing.install.is_some())
 }
 
+/// Java and Maven, for Kafka; its tests are skipped where they cannot be had.
+pub(super) fn missing_java() -> Option<Missing> {
+    let wanted = [("java", "default-jre-headless"), ("mvn", "maven")];
+    missing_debian("Java and Maven, for the tests of Kafka", &wanted)
+        .filter(|missing| missing.install.is_some())
+}
+
 /// Debian packages, each with a program that it brings.
 fn missing_debian(what: &str, wanted: &[(&str, &'static str)]) -> Option<Missing> {
     let lacking = wanted.iter().filter(|(program, _)| run::which(program).is_none());

@@ -65,7 +65,8 @@ fn is_recorded(place: &Place) -> Result {
     if (lease.engine.sha256.len() == 64) != (place.runtime == Runtime::Native) {
         return wrong("its checksum is wrong");
     }
-    if lease.env.is_empty() || lease.env.values().any(String::is_empty) || lease.connect_command.is_empty() {
+    // A prefix may be empty.
+    if lease.env.values().all(String::is_empty) || lease.connect_command.is_empty() {
         return wrong("it does not say how to get there");
     }
     drop(held);

@@ -28,7 +28,14 @@ fn main() {
 }
 
 fn trials() -> Vec<Trial> {
-    let places = SUBJECTS.iter().flat_map(|subject| Place::all(*subject));
+    let places = SUBJECTS.iter().filter(|subject| match subject.lacking() {
+        Some(why) => {
+            testkit::skip(&format!("{}: {why}", subject.service()));
+            false
+        }
+        None => true,
+    });
+    let places = places.flat_map(|subject| Place::all(*subject));
     let trial = |place: Place, check: &'static checks::Check| {
         let name = format!("{}::{}", place.name(), check.name);
         let ignored = !place.subject.is_here();

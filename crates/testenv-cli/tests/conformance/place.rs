@@ -52,14 +52,15 @@ impl Place {
 
     /// A workspace with the role, prepared as the subject says.
     pub(crate) fn site(self) -> Result<Site, String> {
-        let (service, runtime, isolation) = (self.subject.service(), self.runtime.as_str(), self.isolation);
+        let (runtime, isolation) = (self.runtime.as_str(), self.isolation);
         let isolation = if isolation == Isolation::Namespace { "namespace" } else { "server" };
         let isolation = match self.runtime {
             Runtime::External => String::new(),
             Runtime::Native => format!("isolation = \"{isolation}\"\n"),
         };
         let mut workspace = TestWorkspace::new(TESTENV).config(&format!(
-            "[services.{ROLE}]\nservice = \"{service}\"\nruntime = \"{runtime}\"\n{isolation}{}",
+            "{}runtime = \"{runtime}\"\n{isolation}{}",
+            role(self.subject),
             self.subject.config()
         ));
         for (path, content) in self.subject.files() {
@@ -67,7 +68,7 @@ impl Place {
         }
         let provider = match self.runtime {
             Runtime::Native => None,
-            Runtime::External => Some(Provider::new(service)?),
+            Runtime::External => Some(Provider::new(self.subject)?),
         };
         if let Some(provider) = &provider {
             for (name, value) in &provider.held.lease().env {
@@ -92,9 +93,8 @@ struct Provider {
 }
 
 impl Provider {
-    fn new(service: &str) -> Result<Self, String> {
-        let config = format!("[services.{ROLE}]\nservice = \"{service}\"\n");
-        let workspace = TestWorkspace::new(TESTENV).config(&config);
+    fn new(subject: &dyn Subject) -> Result<Self, String> {
+        let workspace = TestWorkspace::new(TESTENV).config(&role(subject));
         let held = workspace.try_lease(&request(Isolation::Server))?;
         Ok(Self { held, workspace })
     }
@@ -113,6 +113,12 @@ impl Site {
             workspace.end();
         }
     }
+}
+
+/// The role's first lines in `testenv.toml`.
+fn role(subject: &dyn Subject) -> String {
+    let bin_dir = subject.bin_dir().map_or_else(String::new, |dir| format!("bin_dir = {dir:?}\n"));
+    format!("[services.{ROLE}]\nservice = \"{}\"\n{bin_dir}", subject.service())
 }
 
 fn request(isolation: Isolation) -> LeaseRequest {

@@ -8,6 +8,7 @@ mod external;
 mod forks;
 mod hostile;
 mod isolation;
+mod kafka;
 mod keeping;
 mod leases;
 mod mysql;

@@ -3,6 +3,7 @@
 //! A new kind is a folder here, a variant of [`ServiceKind`] and of the configuration's `KindConfig`, and a line
 //! in [`of`].
 
+mod kafka;
 mod mysql;
 mod nats;
 pub(crate) mod postgres;
@@ -36,6 +37,7 @@ pub(crate) fn of(kind: ServiceKind) -> Result<&'static dyn Driver> {
         ServiceKind::Redis => &redis::Redis,
         ServiceKind::Nats => &nats::Nats,
         ServiceKind::Mysql => &mysql::Mysql,
+        ServiceKind::Kafka => &kafka::Kafka,
         other => {
             let title = format!("this build of testenv has no {other}");
             return Err(Problem::new(ProblemKind::InvalidConfig, title));
@@ -89,6 +91,15 @@ pub(crate) trait Driver: Sync {
     /// The file whose checksum tells this build from others.
     fn identity(&self, program: &Path) -> PathBuf {
         program.to_path_buf()
+    }
+
+    /// What runs the program of a build with this version, found with the help of `path`, the value of `PATH`;
+    /// `None` for programs that run by themselves.
+    ///
+    /// # Errors
+    /// [`ProblemKind::EngineMissing`] when there is none, or testenv cannot run this version.
+    fn interpreter(&self, _version: &str, _path: &str) -> Result<Option<PathBuf>> {
+        Ok(None)
     }
 
     /// A setting in the configuration that testenv itself has to control, and why.

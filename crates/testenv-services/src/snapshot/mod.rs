@@ -22,7 +22,7 @@ pub use prepare::{Prepared, Variant, ensure};
 pub(crate) use prepare::{perform, random_password, run_tool};
 
 /// Version of the format of snapshots. Part of every key, so that another version's are never used.
-const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 1;
 
 /// The cache of snapshots.
 #[derive(Debug)]

@@ -1,10 +1,13 @@
 //! Services as the tests of all services use them: each with a seed, and with a real client that looks whether
 //! the seed is there, writes, and reads.
 
+mod kafka;
 mod mysql;
 mod nats;
 mod postgres;
 mod redis;
+
+use std::path::PathBuf;
 
 use testenv_api::Lease;
 
@@ -12,6 +15,16 @@ use testenv_api::Lease;
 pub trait Subject: Sync {
     /// Value of `service` in `testenv.toml`.
     fn service(&self) -> &'static str;
+
+    /// Why it cannot be tested on this machine, if it cannot.
+    fn lacking(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Where its programs are, if in no usual place.
+    fn bin_dir(&self) -> Option<PathBuf> {
+        None
+    }
 
     /// The role's further lines in `testenv.toml`.
     fn config(&self) -> &'static str;
@@ -57,7 +70,8 @@ pub trait Subject: Sync {
 }
 
 /// All of them.
-pub const SUBJECTS: &[&dyn Subject] = &[&postgres::Postgres, &mysql::Mysql, &redis::Redis, &nats::Nats];
+pub const SUBJECTS: &[&dyn Subject] =
+    &[&postgres::Postgres, &mysql::Mysql, &redis::Redis, &nats::Nats, &kafka::Kafka];
 
 /// An error unless both are the same.
 fn same<T: PartialEq + std::fmt::Debug>(found: &T, expected: &T) -> Result<(), String> {
