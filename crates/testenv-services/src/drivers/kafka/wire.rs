@@ -37,7 +37,7 @@ impl Writer {
 
     pub(super) fn list<T>(self, items: &[T], mut each: impl FnMut(Self, &T) -> Self) -> Self {
         let count = self.i32(items.len() as i32);
-        items.iter().fold(count, |writer, item| each(writer, item))
+        items.iter().fold(count, each)
     }
 
     pub(super) fn raw(mut self, bytes: &[u8]) -> Self {
