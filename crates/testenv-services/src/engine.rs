@@ -43,6 +43,8 @@ pub struct EngineBuild {
     pub program: PathBuf,
     /// Its directory, where those that belong to it are.
     pub bin_dir: PathBuf,
+    /// What runs the program where that is no program by itself: a Java.
+    pub interpreter: Option<PathBuf>,
 }
 
 impl EngineBuild {
@@ -84,7 +86,8 @@ pub(crate) fn find(
                 continue;
             }
             machine::check_reachable(&file, user, "bin_dir")?;
-            found.push(EngineBuild { engine: inspect(driver, &file, name)?, program: file, bin_dir });
+            let engine = inspect(driver, &file, name)?;
+            found.push(EngineBuild { engine, program: file, bin_dir, interpreter: None });
         }
         if !found.is_empty() {
             break;
@@ -93,10 +96,13 @@ pub(crate) fn find(
     let matching = found
         .iter()
         .filter(|build| config.version.as_ref().is_none_or(|it| matches(&build.engine.version, it)));
-    matching
-        .max_by_key(|build| version_key(&build.engine.version))
-        .cloned()
-        .ok_or_else(|| missing(&search, config, &dirs, &found))
+    let newest = matching.max_by_key(|build| version_key(&build.engine.version));
+    let build = newest.cloned().ok_or_else(|| missing(&search, config, &dirs, &found))?;
+    let interpreter = driver.interpreter(&build.engine.version, path)?;
+    if let Some(file) = &interpreter {
+        machine::check_reachable(file, user, "PATH")?;
+    }
+    Ok(EngineBuild { interpreter, ..build })
 }
 
 /// Whether `version` begins with the parts of `wanted`.

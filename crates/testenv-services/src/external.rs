@@ -91,6 +91,7 @@ pub(crate) fn build(
         engine: Engine { name, version, sha256: String::new() },
         program: PathBuf::new(),
         bin_dir: PathBuf::new(),
+        interpreter: None,
     })
 }
 

@@ -84,6 +84,15 @@ pub(crate) trait Driver: Sync {
         program.to_path_buf()
     }
 
+    /// What runs the program of a build with this version, found with the help of `path`, the value of `PATH`;
+    /// `None` for programs that run by themselves.
+    ///
+    /// # Errors
+    /// [`ProblemKind::EngineMissing`] when there is none, or testenv cannot run this version.
+    fn interpreter(&self, _version: &str, _path: &str) -> Result<Option<PathBuf>> {
+        Ok(None)
+    }
+
     /// A setting in the configuration that testenv itself has to control, and why.
     fn reserved_setting(&self, config: &ServiceConfig) -> Option<(String, &'static str)>;
 
@@ -131,6 +140,11 @@ pub(crate) trait Driver: Sync {
     /// The server's program; `shared` when many leases will use it at once.
     fn command(&self, spec: &Spec, data: &Path, endpoint: &Endpoint, shared: bool) -> Command;
 
+    /// The program of a server that is only there to be prepared and frozen.
+    fn command_to_prepare(&self, spec: &Spec, data: &Path, endpoint: &Endpoint) -> Command {
+        self.command(spec, data, endpoint, false)
+    }
+
     /// Whether a line of the log says that the server accepts connections.
     fn is_ready(&self, line: &str) -> bool;
 
@@ -138,6 +152,11 @@ pub(crate) trait Driver: Sync {
     /// milliseconds. `None` where the log is the one to go by; an error says what was seen instead.
     fn ask_ready(&self, _spec: &Spec, _endpoint: &Endpoint) -> Option<Result<(), String>> {
         None
+    }
+
+    /// The part of a log that says why a server did not start, where that is not its end.
+    fn reason<'a>(&self, log: &'a str) -> &'a str {
+        log
     }
 
     /// Whether a log says that the server's port was taken.

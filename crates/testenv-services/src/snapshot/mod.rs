@@ -19,7 +19,7 @@ use crate::{Result, io_problem};
 
 pub use plan::{Plan, watched_paths};
 pub use prepare::{Prepared, Variant, ensure};
-pub(crate) use prepare::{perform, run_tool};
+pub(crate) use prepare::{perform, random_password, run_tool};
 
 /// Version of the format of snapshots. Part of every key, so that another version's are never used.
 const FORMAT: u32 = 1;
