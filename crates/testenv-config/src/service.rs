@@ -42,11 +42,12 @@ pub struct ServiceConfig {
     #[serde(default)]
     pub isolation: Option<IsolationConfig>,
     /// PostgreSQL: name of the database, `app` when absent. In `namespace` isolation each lease's database is
-    /// named `t_…` instead, and only this name's content is cloned.
+    /// named `t_…` instead, and only this name's content is cloned. RabbitMQ: name of the virtual host, `/` when
+    /// absent; in `namespace` isolation each lease has one named `t_…` instead, with what definitions have for it.
     #[serde(default)]
     pub database: Option<String>,
-    /// User that tests connect as: of PostgreSQL the superuser, `postgres` when absent; of NATS `app` when
-    /// absent.
+    /// User that tests connect as: of PostgreSQL the superuser, `postgres` when absent; of RabbitMQ the
+    /// administrator, `guest` when absent; of NATS `app` when absent.
     #[serde(default)]
     pub user: Option<String>,
     /// Password for TCP connections. Random when absent, so that other users of the machine cannot connect;
@@ -62,10 +63,17 @@ pub struct ServiceConfig {
     /// PostgreSQL: extensions created before the migrations run.
     #[serde(default)]
     pub extensions: Vec<String>,
-    /// Server settings on top of testenv's own, such as `work_mem = "8MB"` or, for Redis, `maxmemory = "64mb"`.
+    /// RabbitMQ: plugins to enable, such as `rabbitmq_management`. Those that listen get ports of their own, for
+    /// the placeholders `{port.management}`, `{port.mqtt}`, `{port.prometheus}`, `{port.stomp}`, `{port.stream}`,
+    /// `{port.web_mqtt}` and `{port.web_stomp}`.
+    #[serde(default)]
+    pub plugins: Vec<String>,
+    /// Server settings on top of testenv's own, such as `work_mem = "8MB"`, for Redis `maxmemory = "64mb"`, or for
+    /// RabbitMQ `channel_max = 100`.
     #[serde(default)]
     pub settings: BTreeMap<String, Setting>,
     /// What brings the schema: a directory of `.sql` files, applied in the order of their names, or a command.
+    /// RabbitMQ takes `.json` files with definitions, as its management interface exports them.
     #[serde(default)]
     pub migrations: Option<StepsConfig>,
     /// What brings the data, after the migrations: files, or a command. The files of NATS are `.json`: streams,
@@ -78,7 +86,9 @@ pub struct ServiceConfig {
     /// Environment variables for the commands that `testenv exec` and `testenv run` start. Placeholders:
     /// `{url}`, `{host}`, `{port}`, `{user}`, `{password}`, `{database}`, `{socket}`, `{role}`. When absent,
     /// PostgreSQL fills `DATABASE_URL`, `PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD`, `PGDATABASE`, Redis
-    /// `REDIS_URL`, and NATS `NATS_URL`, `NATS_USER`, `NATS_PASSWORD`.
+    /// `REDIS_URL`, NATS `NATS_URL`, `NATS_USER`, `NATS_PASSWORD`, and RabbitMQ `AMQP_URL`, `RABBITMQ_URL`,
+    /// `RABBITMQ_HOST`, `RABBITMQ_PORT`, `RABBITMQ_USER`, `RABBITMQ_PASSWORD`, `RABBITMQ_VHOST`, and with its plugin
+    /// `RABBITMQ_MANAGEMENT_URL`.
     #[serde(default)]
     pub env: Option<BTreeMap<String, String>>,
 }
@@ -216,6 +226,7 @@ impl ServiceConfig {
             locale: None,
             encoding: None,
             extensions: Vec::new(),
+            plugins: Vec::new(),
             settings: BTreeMap::new(),
             migrations: None,
             seed: None,
@@ -226,7 +237,10 @@ impl ServiceConfig {
 
     /// Name of the database.
     pub fn database(&self) -> &str {
-        self.database.as_deref().unwrap_or("app")
+        self.database.as_deref().unwrap_or(match self.service {
+            KindConfig::Rabbitmq => "/",
+            _ => "app",
+        })
     }
 
     /// The environment variable that says where an external server is; empty where there is no usual one.
@@ -246,7 +260,14 @@ impl ServiceConfig {
 
     /// Names of the ports that a server has beside its main one, for placeholders such as `{port.native}`.
     pub fn port_names(&self) -> Vec<String> {
-        Vec::new()
+        // A plugin may need another one, so all that listen have a port as soon as there are any.
+        const OF_PLUGINS: [&str; 6] = ["mqtt", "prometheus", "stomp", "stream", "web_mqtt", "web_stomp"];
+        let names = match self.service {
+            KindConfig::Rabbitmq if self.plugins.is_empty() => &["distribution", "management"][..],
+            KindConfig::Rabbitmq => &[&["distribution", "management"][..], &OF_PLUGINS].concat(),
+            _ => &[],
+        };
+        names.iter().map(|name| (*name).to_owned()).collect()
     }
 
     /// How long preparing may take.
@@ -256,7 +277,10 @@ impl ServiceConfig {
 
     /// Superuser that tests connect as.
     pub fn user(&self) -> &str {
-        self.user.as_deref().unwrap_or("postgres")
+        self.user.as_deref().unwrap_or(match self.service {
+            KindConfig::Rabbitmq => "guest",
+            _ => "postgres",
+        })
     }
 
     /// Environment templates, those of the kind where the file gives none.
@@ -277,6 +301,17 @@ impl ServiceConfig {
             KindConfig::Nats => {
                 &[("NATS_URL", "{url}"), ("NATS_USER", "{user}"), ("NATS_PASSWORD", "{password}")]
             }
+            KindConfig::Rabbitmq => &[
+                ("AMQP_URL", "{url}"),
+                ("RABBITMQ_URL", "{url}"),
+                ("RABBITMQ_HOST", "{host}"),
+                ("RABBITMQ_PORT", "{port}"),
+                ("RABBITMQ_USER", "{user}"),
+                ("RABBITMQ_PASSWORD", "{password}"),
+                ("RABBITMQ_VHOST", "{database}"),
+                // Last, and only with the plugin.
+                ("RABBITMQ_MANAGEMENT_URL", "http://{host}:{port.management}"),
+            ][..if self.plugins.iter().any(|name| name == "rabbitmq_management") { 8 } else { 7 }],
             _ => &[],
         };
         defaults.iter().map(|(name, template)| ((*name).to_owned(), (*template).to_owned())).collect()
@@ -296,11 +331,12 @@ impl ServiceConfig {
     }
 
     pub(crate) fn check(&self) -> Result<(), (String, String)> {
-        use KindConfig::{Nats, Postgres};
+        use KindConfig::{Nats, Postgres, Rabbitmq};
         // Keys that only some kinds have.
-        let limited: [(&str, bool, &[KindConfig]); 5] = [
-            ("database", self.database.is_some(), &[Postgres]),
-            ("user", self.user.is_some(), &[Postgres, Nats]),
+        let limited: [(&str, bool, &[KindConfig]); 6] = [
+            ("database", self.database.is_some(), &[Postgres, Rabbitmq]),
+            ("user", self.user.is_some(), &[Postgres, Rabbitmq, Nats]),
+            ("plugins", !self.plugins.is_empty(), &[Rabbitmq]),
             ("locale", self.locale.is_some(), &[Postgres]),
             ("encoding", self.encoding.is_some(), &[Postgres]),
             ("extensions", !self.extensions.is_empty(), &[Postgres]),
@@ -327,7 +363,16 @@ impl ServiceConfig {
                 return Err(("password".into(), "it has to be there, and not to begin with `$2`".into()));
             }
         }
-        for name in self.extensions.iter().chain(self.settings.keys()) {
+        if self.service == Rabbitmq {
+            let password = self.password.as_deref().unwrap_or("random");
+            for (key, text) in [("database", self.database()), ("user", self.user()), ("password", password)]
+            {
+                if text.is_empty() || text.len() > 255 || !text.chars().all(|c| matches!(c, ' '..='~')) {
+                    return Err((key.into(), "it has to be 1 to 255 printable characters of ASCII".into()));
+                }
+            }
+        }
+        for name in self.extensions.iter().chain(&self.plugins).chain(self.settings.keys()) {
             let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
             if name.is_empty() || !name.chars().all(word) {
                 return Err((name.clone(), "not a name: letters, digits, `_`, `-` and `.` only".into()));
