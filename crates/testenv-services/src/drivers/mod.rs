@@ -3,8 +3,10 @@
 //! A new kind is a folder here, a variant of [`ServiceKind`] and of the configuration's `KindConfig`, and a line
 //! in [`of`].
 
+mod http;
 mod nats;
 pub(crate) mod postgres;
+mod rabbitmq;
 mod redis;
 
 use std::collections::BTreeMap;
@@ -34,6 +36,7 @@ pub(crate) fn of(kind: ServiceKind) -> Result<&'static dyn Driver> {
         ServiceKind::Postgres => &postgres::Postgres,
         ServiceKind::Redis => &redis::Redis,
         ServiceKind::Nats => &nats::Nats,
+        ServiceKind::Rabbitmq => &rabbitmq::RabbitMq,
         other => {
             let title = format!("this build of testenv has no {other}");
             return Err(Problem::new(ProblemKind::InvalidConfig, title));
