@@ -99,6 +99,7 @@ mod needs;
 #[cfg(any(test, not(feature = "tokio")))]
 mod park;
 mod postgres;
+mod rabbitmq;
 mod redis;
 mod scope;
 mod settings;
@@ -119,6 +120,7 @@ pub use postgres::Postgres;
 pub use postgres::SqlxTransaction;
 #[cfg(feature = "tokio-postgres")]
 pub use postgres::Transaction;
+pub use rabbitmq::RabbitMq;
 pub use redis::Redis;
 
 /// Makes a test of a function whose arguments are fixtures.
@@ -198,6 +200,14 @@ pub fn redis() -> Result<Redis, Error> {
 /// Those of [`Builder::acquire`].
 pub fn nats() -> Result<Nats, Error> {
     Nats::builder().acquire()
+}
+
+/// A RabbitMQ of the caller's own, for code that wants no macro. The lease ends when the handle is dropped.
+///
+/// # Errors
+/// Those of [`Builder::acquire`].
+pub fn rabbitmq() -> Result<RabbitMq, Error> {
+    RabbitMq::builder().acquire()
 }
 
 /// What the macro's code calls. No part of the interface.
