@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod amqp;
 mod cache;
 mod inventory;
 mod machine;
@@ -19,6 +20,7 @@ mod user;
 mod wait;
 mod workspace;
 
+pub use amqp::Amqp;
 pub use inventory::{Inventory, Places};
 pub use machine::{Loop, have, postgres_dir};
 pub use nats::Nats;

@@ -14,6 +14,7 @@ mod nats;
 mod ports;
 mod preparing;
 mod privileges;
+mod rabbitmq;
 mod replacing;
 mod torture;
 
