@@ -1,5 +1,6 @@
 //! PostgreSQL and Redis from the system's packages.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
@@ -108,7 +109,8 @@ pub(super) fn missing_containers() -> Option<Missing> {
 
 /// Servers of other kinds than PostgreSQL and Redis, whose tests are skipped where they cannot be had.
 pub(super) fn missing_servers() -> Option<Missing> {
-    missing_debian("NATS (the program only, no service started)", &[("nats-server", "nats-server")])
+    let wanted = [("nats-server", "nats-server"), ("rabbitmq-server", "rabbitmq-server")];
+    missing_debian("NATS and RabbitMQ (the programs only, no service started)", &wanted)
         .filter(|missing| missing.install.is_some())
 }
 
@@ -120,7 +122,10 @@ pub(super) fn missing_file_systems() -> Option<Missing> {
 
 /// Debian packages, each with a program that it brings.
 fn missing_debian(what: &str, wanted: &[(&str, &'static str)]) -> Option<Missing> {
-    let lacking = wanted.iter().filter(|(program, _)| run::which(program).is_none());
+    // What only administrators start is often not in the PATH of others.
+    let is_there =
+        |program: &str| run::which(program).is_some() || Path::new("/usr/sbin").join(program).exists();
+    let lacking = wanted.iter().filter(|(program, _)| !is_there(program));
     let mut packages: Vec<_> = lacking.map(|(_, package)| *package).collect();
     packages.dedup();
     if packages.is_empty() {
