@@ -91,7 +91,26 @@ impl Amqp {
     /// # Errors
     /// What the server says.
     pub fn get(&mut self, queue: &str) -> Result<Option<String>, String> {
-        self.send(1, (60, 70), &[vec![0, 0], text(queue), vec![1]].concat())?;
+        self.get_with(queue, 1)
+    }
+
+    /// All messages that are in a queue, which stay there.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub fn look(&mut self, queue: &str) -> Result<Vec<String>, String> {
+        let mut messages = Vec::new();
+        while let Some(message) = self.get_with(queue, 0)? {
+            messages.push(message);
+        }
+        // Nothing was acknowledged, and all of it is given back.
+        self.send(1, (60, 120), &[&0_u64.to_be_bytes()[..], &[0b11]].concat())?;
+        self.count(queue)?;
+        Ok(messages)
+    }
+
+    fn get_with(&mut self, queue: &str, no_acknowledgement: u8) -> Result<Option<String>, String> {
+        self.send(1, (60, 70), &[vec![0, 0], text(queue), vec![no_acknowledgement]].concat())?;
         let mut body = None;
         loop {
             let (kind, payload) = self.read()?;

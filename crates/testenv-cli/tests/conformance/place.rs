@@ -67,7 +67,7 @@ impl Place {
         }
         let provider = match self.runtime {
             Runtime::Native => None,
-            Runtime::External => Some(Provider::new(service)?),
+            Runtime::External => Some(Provider::new(self.subject)?),
         };
         if let Some(provider) = &provider {
             for (name, value) in &provider.held.lease().env {
@@ -92,8 +92,9 @@ struct Provider {
 }
 
 impl Provider {
-    fn new(service: &str) -> Result<Self, String> {
-        let config = format!("[services.{ROLE}]\nservice = \"{service}\"\n");
+    fn new(subject: &dyn Subject) -> Result<Self, String> {
+        let (service, more) = (subject.service(), subject.provider());
+        let config = format!("[services.{ROLE}]\nservice = \"{service}\"\n{more}");
         let workspace = TestWorkspace::new(TESTENV).config(&config);
         let held = workspace.try_lease(&request(Isolation::Server))?;
         Ok(Self { held, workspace })

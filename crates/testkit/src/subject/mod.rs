@@ -3,6 +3,7 @@
 
 mod nats;
 mod postgres;
+mod rabbitmq;
 mod redis;
 
 use testenv_api::Lease;
@@ -20,6 +21,11 @@ pub trait Subject: Sync {
 
     /// One of these files with something wrong in it, and what the message about it says.
     fn broken(&self) -> (&'static str, &'static str, &'static str);
+
+    /// Further lines of a role that others declare, where a plain server of the service is not enough.
+    fn provider(&self) -> &'static str {
+        ""
+    }
 
     /// Whether the machine has its server; without, its tests are ignored.
     fn is_here(&self) -> bool {
@@ -56,7 +62,8 @@ pub trait Subject: Sync {
 }
 
 /// All of them.
-pub const SUBJECTS: [&dyn Subject; 3] = [&postgres::Postgres, &redis::Redis, &nats::Nats];
+pub const SUBJECTS: [&dyn Subject; 4] =
+    [&postgres::Postgres, &redis::Redis, &nats::Nats, &rabbitmq::RabbitMq];
 
 /// An error unless both are the same.
 fn same<T: PartialEq + std::fmt::Debug>(found: &T, expected: &T) -> Result<(), String> {

@@ -23,8 +23,11 @@ const GLOBAL: [&str; 5] = ["vhosts", "users", "permissions", "topic_permissions"
 pub(super) struct Definitions(Map<String, Value>);
 
 impl Definitions {
-    /// Reads a file, called `name` in messages.
+    /// Reads a file, called `name` in messages. An empty one brings nothing.
     pub(super) fn parse(name: &str, content: &[u8]) -> Result<Self> {
+        if content.trim_ascii().is_empty() {
+            return Ok(Self(Map::new()));
+        }
         let problem = |detail: String| {
             let title = format!("{name} holds no definitions of RabbitMQ");
             Problem::new(ProblemKind::PrepareFailed, title).detail(detail).hint(
@@ -206,7 +209,7 @@ mod tests {
     #[test]
     fn a_file_that_is_something_else_is_refused_by_its_name() {
         for (text, says) in [
-            ("", "EOF while parsing"),
+            ("{", "EOF while parsing"),
             ("[]", "no object"),
             ("{}", "it has none of parameters"),
             (r#"{"queues": {}}"#, "queues is not a list of objects"),
