@@ -38,7 +38,8 @@ pub struct ServiceConfig {
     #[serde(default)]
     pub url_env: Option<String>,
     /// `server` (default) gives every lease a server of its own, `namespace` a namespace of its own in a shared
-    /// server: a database of PostgreSQL, a numbered database of Redis, an account of NATS.
+    /// server: a database of PostgreSQL, a numbered database of Redis, an account of NATS, a virtual host of
+    /// RabbitMQ.
     #[serde(default)]
     pub isolation: Option<IsolationConfig>,
     /// PostgreSQL: name of the database, `app` when absent. In `namespace` isolation each lease's database is

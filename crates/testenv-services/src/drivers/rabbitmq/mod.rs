@@ -74,7 +74,7 @@ impl RabbitMq {
         plugins.sort_unstable();
         plugins.dedup();
         Node { spec, data, home: &endpoint.socket_dir, endpoint, plugins, shared }
-            .command(None, node::when_up())
+            .command(None, node::WHEN_UP)
     }
 }
 
@@ -82,7 +82,7 @@ impl Driver for RabbitMq {
     fn search(&self, _config: &ServiceConfig) -> Search {
         Search {
             title: "RabbitMQ",
-            // Packages put programs of the others' names elsewhere too, which are not what they seem.
+            // The one of its scripts that packages put nothing else in the place of.
             programs: &[("rabbitmq-defaults", "rabbitmq")],
             install: "Debian, Ubuntu: apt-get install rabbitmq-server".into(),
             dirs: SCRIPTS.map(PathBuf::from).into(),

@@ -18,18 +18,21 @@ pub(super) const SETTINGS: &str = "rabbitmq.conf";
 pub(super) const BOOT: &str = "testenv";
 /// A directory without plugins: nodes that use none do not look through those there are.
 pub(super) const NO_PLUGINS: &str = "no-plugins";
-/// The plugin with the HTTP interface for administrators, and what its port is called.
+/// The plugin with the HTTP interface for administrators.
 pub(super) const MANAGEMENT: &str = "rabbitmq_management";
 /// What a node's port for `rabbitmqctl` is called.
 pub(super) const DISTRIBUTION: &str = "distribution";
 
 /// The data directory, by a name that is the same for each fork: streams take down where they are.
 const DATA: &str = "/proc/self/cwd";
-/// Evaluated in a node that is up. The monitor would start an epmd.
-const WHEN_UP: &str = "catch supervisor:terminate_child(rabbit_sup, rabbit_epmd_monitor_sup).";
+/// Evaluated in a node that is up and serves somebody. The monitor would start an epmd.
+pub(super) const WHEN_UP: &str = "catch supervisor:terminate_child(rabbit_sup, rabbit_epmd_monitor_sup).";
 
-/// Plugins that listen: name of the port, and how the application is told.
-const LISTENERS: [(&str, &str, &[(&str, &str)]); 7] = [
+/// A plugin that listens: name of the port, the application, and the keys that tell it.
+type Listener = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+/// Those that come with RabbitMQ.
+const LISTENERS: [Listener; 7] = [
     ("management", MANAGEMENT, &[("tcp_config", r#"[{port,{}},{ip,"127.0.0.1"}]"#)]),
     ("prometheus", "rabbitmq_prometheus", &[("tcp_config", r#"[{port,{}},{ip,"127.0.0.1"}]"#)]),
     ("mqtt", "rabbitmq_mqtt", &[("tcp_listeners", r#"[{"127.0.0.1",{}}]"#)]),
@@ -178,11 +181,6 @@ impl Node<'_> {
     fn port(&self, name: &str) -> u16 {
         self.endpoint.ports.get(name).copied().unwrap_or_default()
     }
-}
-
-/// What a node that serves anybody evaluates when it is up.
-pub(super) fn when_up() -> &'static str {
-    WHEN_UP
 }
 
 /// RabbitMQ's own directory, above that of its scripts.
