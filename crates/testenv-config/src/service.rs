@@ -47,13 +47,13 @@ pub struct ServiceConfig {
     /// server: a database, an account, a prefix of topics, whatever the service has (docs/services.md).
     #[serde(default)]
     pub isolation: Option<IsolationConfig>,
-    /// PostgreSQL, MySQL: name of the database, `app` when absent. In `namespace` isolation each lease's database
-    /// is named `t_…` instead.
+    /// Name of the database, `app` when absent; of RabbitMQ, the virtual host, `/` when absent. In `namespace`
+    /// isolation each lease has one named `t_…` instead.
     #[serde(default)]
     pub database: Option<String>,
-    /// User that tests connect as; when absent, PostgreSQL's is the superuser `postgres`, MySQL's the administrator
-    /// `root`, that of NATS `app`. In `namespace` isolation, MySQL gives each lease a user of its own, with rights to
-    /// its database only, unless this key is given.
+    /// User that tests connect as. When absent, that of PostgreSQL is the superuser `postgres`, of MySQL the
+    /// administrator `root`, of RabbitMQ the administrator `guest`, of NATS `app`. In `namespace` isolation, MySQL
+    /// gives each lease a user of its own, with rights to its database only, unless this key is given.
     #[serde(default)]
     pub user: Option<String>,
     /// Password for TCP connections. Random when absent, so that other users of the machine cannot connect;
@@ -70,11 +70,17 @@ pub struct ServiceConfig {
     /// PostgreSQL: extensions created before the migrations run.
     #[serde(default)]
     pub extensions: Vec<String>,
+    /// RabbitMQ: plugins to enable, such as `rabbitmq_management`. Those that listen get ports of their own, for
+    /// the placeholders `{port.management}`, `{port.mqtt}`, `{port.prometheus}`, `{port.stomp}`, `{port.stream}`,
+    /// `{port.web_mqtt}` and `{port.web_stomp}`.
+    #[serde(default)]
+    pub plugins: Vec<String>,
     /// Server settings on top of testenv's own, such as `work_mem = "8MB"`, for Redis `maxmemory = "64mb"`, for
     /// Kafka `"num.partitions" = 3`.
     #[serde(default)]
     pub settings: BTreeMap<String, Setting>,
     /// What brings the schema: a directory of `.sql` files, applied in the order of their names, or a command.
+    /// RabbitMQ takes `.json` files with definitions, as its management interface exports them.
     #[serde(default)]
     pub migrations: Option<StepsConfig>,
     /// What brings the data, after the migrations: files of the service's own form (docs/services.md), or a
@@ -228,6 +234,7 @@ impl ServiceConfig {
             locale: None,
             encoding: None,
             extensions: Vec::new(),
+            plugins: Vec::new(),
             settings: BTreeMap::new(),
             migrations: None,
             seed: None,
@@ -239,7 +246,10 @@ impl ServiceConfig {
 
     /// Name of the database.
     pub fn database(&self) -> &str {
-        self.database.as_deref().unwrap_or("app")
+        self.database.as_deref().unwrap_or(match self.service {
+            KindConfig::Rabbitmq => "/",
+            _ => "app",
+        })
     }
 
     /// The environment variable that says where an external server is; empty where there is no usual one.
@@ -259,7 +269,14 @@ impl ServiceConfig {
 
     /// Names of the ports that a server has beside its main one, for placeholders such as `{port.native}`.
     pub fn port_names(&self) -> Vec<String> {
-        Vec::new()
+        // A plugin may need another one, so all that listen have a port as soon as there are any.
+        const OF_PLUGINS: [&str; 6] = ["mqtt", "prometheus", "stomp", "stream", "web_mqtt", "web_stomp"];
+        let names = match self.service {
+            KindConfig::Rabbitmq if self.plugins.is_empty() => &["distribution", "management"][..],
+            KindConfig::Rabbitmq => &[&["distribution", "management"][..], &OF_PLUGINS].concat(),
+            _ => &[],
+        };
+        names.iter().map(|name| (*name).to_owned()).collect()
     }
 
     /// How long preparing may take.
@@ -271,6 +288,7 @@ impl ServiceConfig {
     pub fn user(&self) -> &str {
         self.user.as_deref().unwrap_or(match self.service {
             KindConfig::Mysql | KindConfig::Mariadb => "root",
+            KindConfig::Rabbitmq => "guest",
             _ => "postgres",
         })
     }
@@ -317,6 +335,17 @@ impl ServiceConfig {
                 ("KAFKA_BOOTSTRAP_SERVERS", "{url}"),
                 ("KAFKA_TOPIC_PREFIX", "{database}"),
             ],
+            KindConfig::Rabbitmq => &[
+                ("AMQP_URL", "{url}"),
+                ("RABBITMQ_URL", "{url}"),
+                ("RABBITMQ_HOST", "{host}"),
+                ("RABBITMQ_PORT", "{port}"),
+                ("RABBITMQ_USER", "{user}"),
+                ("RABBITMQ_PASSWORD", "{password}"),
+                ("RABBITMQ_VHOST", "{database}"),
+                // Last, and only with the plugin.
+                ("RABBITMQ_MANAGEMENT_URL", "http://{host}:{port.management}"),
+            ][..if self.plugins.iter().any(|name| name == "rabbitmq_management") { 8 } else { 7 }],
             _ => &[],
         };
         let shared = [(DATABASE_URL, "{url}")];
@@ -351,11 +380,12 @@ impl ServiceConfig {
     }
 
     pub(crate) fn check(&self) -> Result<(), (String, String)> {
-        use KindConfig::{Mariadb, Mysql, Nats, Postgres};
+        use KindConfig::{Mariadb, Mysql, Nats, Postgres, Rabbitmq};
         // Keys that only some kinds have.
-        let limited: [(&str, bool, &[KindConfig]); 5] = [
-            ("database", self.database.is_some(), &[Postgres, Mysql, Mariadb]),
-            ("user", self.user.is_some(), &[Postgres, Mysql, Mariadb, Nats]),
+        let limited: [(&str, bool, &[KindConfig]); 6] = [
+            ("database", self.database.is_some(), &[Postgres, Mysql, Mariadb, Rabbitmq]),
+            ("user", self.user.is_some(), &[Postgres, Mysql, Mariadb, Rabbitmq, Nats]),
+            ("plugins", !self.plugins.is_empty(), &[Rabbitmq]),
             ("locale", self.locale.is_some(), &[Postgres]),
             ("encoding", self.encoding.is_some(), &[Postgres]),
             ("extensions", !self.extensions.is_empty(), &[Postgres]),
@@ -385,7 +415,16 @@ impl ServiceConfig {
         if self.is_mysql() {
             self.check_mysql()?;
         }
-        for name in self.extensions.iter().chain(self.settings.keys()) {
+        if self.service == Rabbitmq {
+            let password = self.password.as_deref().unwrap_or("random");
+            for (key, text) in [("database", self.database()), ("user", self.user()), ("password", password)]
+            {
+                if text.is_empty() || text.len() > 255 || !text.chars().all(|c| matches!(c, ' '..='~')) {
+                    return Err((key.into(), "it has to be 1 to 255 printable characters of ASCII".into()));
+                }
+            }
+        }
+        for name in self.extensions.iter().chain(&self.plugins).chain(self.settings.keys()) {
             let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
             if name.is_empty() || !name.chars().all(word) {
                 return Err((name.clone(), "not a name: letters, digits, `_`, `-` and `.` only".into()));

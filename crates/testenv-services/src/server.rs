@@ -38,6 +38,17 @@ pub struct Session {
     pub greeting: Vec<u8>,
 }
 
+/// What a server is started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To be prepared and frozen.
+    Preparing,
+    /// For one lease.
+    Lease,
+    /// For many leases at once.
+    Sharing,
+}
+
 /// How a server is to be started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StartOptions {
@@ -82,9 +93,8 @@ impl Server {
             .forks
             .fork(&snapshot.data())
             .map_err(|error| io_problem("fork the snapshot's data", &error))?;
-        let (user, password, database) = snapshot.login();
-        let mut server =
-            Self::start_on(machine, spec, fork, (user, password, database), options.shared, on_exit)?;
+        let purpose = if options.shared { Purpose::Sharing } else { Purpose::Lease };
+        let mut server = Self::start_on(machine, spec, fork, snapshot.login(), purpose, on_exit)?;
         let data = server.fork.data();
         let dirs = Dirs { frozen: &snapshot.data(), data: &data };
         let warmed = spec.driver.warm_up(machine, spec, &server.endpoint, dirs, options.ahead);
@@ -98,7 +108,7 @@ impl Server {
         spec: &Spec,
         fork: Fork,
         (user, password, database): (String, String, String),
-        shared: bool,
+        purpose: Purpose,
         on_exit: impl FnOnce() + Send + 'static,
     ) -> Result<Self> {
         let socket_dir =
@@ -112,7 +122,7 @@ impl Server {
             ..Endpoint::default()
         };
         let data = fork.data();
-        let started = start_process(machine, spec, &data, &mut endpoint, shared);
+        let started = start_process(machine, spec, &data, &mut endpoint, purpose);
         let (process, pipe, read_so_far) = match started {
             Ok(started) => started,
             Err(problem) => {
@@ -197,7 +207,7 @@ fn start_process(
     spec: &Spec,
     data: &Path,
     endpoint: &mut Endpoint,
-    shared: bool,
+    purpose: Purpose,
 ) -> Result<(Process, OwnedFd, Vec<u8>)> {
     let what = format!("{} {}", spec.build.engine.name, spec.build.engine.version);
     let mut last_log = String::new();
@@ -211,7 +221,11 @@ fn start_process(
             .map(|name| Ok((name, port()?)))
             .collect::<Result<_>>()?;
         spec.driver.before_start(machine, spec, data, endpoint)?;
-        let command = spec.driver.command(spec, data, endpoint, shared);
+        let command = match purpose {
+            Purpose::Preparing => spec.driver.command_to_prepare(spec, data, endpoint),
+            Purpose::Lease => spec.driver.command(spec, data, endpoint, false),
+            Purpose::Sharing => spec.driver.command(spec, data, endpoint, true),
+        };
         let mut spawn = machine.spawn(command.program, command.args, data);
         spawn.env = command.env;
         spawn.pid_namespace = machine.sandbox.pid_namespaces;
@@ -237,8 +251,9 @@ fn start_process(
                     continue;
                 }
                 let reason = status.map_or(reason, |status| format!("it ended: {status}"));
+                let log = last_lines(spec.driver.reason(&log));
                 return Err(Problem::new(ProblemKind::StartFailed, format!("{what} did not start"))
-                    .detail(format!("{reason}\n{}", last_lines(&log)).trim_end().to_owned()));
+                    .detail(format!("{reason}\n{log}").trim_end().to_owned()));
             }
         }
     }

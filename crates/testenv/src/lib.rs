@@ -101,6 +101,7 @@ mod needs;
 #[cfg(any(test, not(feature = "tokio")))]
 mod park;
 mod postgres;
+mod rabbitmq;
 mod redis;
 mod scope;
 mod settings;
@@ -123,6 +124,7 @@ pub use postgres::Postgres;
 pub use postgres::SqlxTransaction;
 #[cfg(feature = "tokio-postgres")]
 pub use postgres::Transaction;
+pub use rabbitmq::RabbitMq;
 pub use redis::Redis;
 
 /// Makes a test of a function whose arguments are fixtures.
@@ -218,6 +220,14 @@ pub fn mysql() -> Result<Mysql, Error> {
 /// Those of [`Builder::acquire`].
 pub fn kafka() -> Result<Kafka, Error> {
     Kafka::builder().acquire()
+}
+
+/// A RabbitMQ of the caller's own, for code that wants no macro. The lease ends when the handle is dropped.
+///
+/// # Errors
+/// Those of [`Builder::acquire`].
+pub fn rabbitmq() -> Result<RabbitMq, Error> {
+    RabbitMq::builder().acquire()
 }
 
 /// What the macro's code calls. No part of the interface.

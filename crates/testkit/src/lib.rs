@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod amqp;
 mod cache;
 mod inventory;
 mod kafka;
@@ -21,6 +22,7 @@ mod user;
 mod wait;
 mod workspace;
 
+pub use amqp::Amqp;
 pub use inventory::{Inventory, Places};
 pub use kafka::Kafka;
 pub use machine::{Loop, have, kafka_dir, postgres_dir};

@@ -1,5 +1,6 @@
 //! PostgreSQL and Redis from the system's packages.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
@@ -113,8 +114,9 @@ pub(super) fn missing_servers() -> Option<Missing> {
         ("mariadb-install-db", "mariadb-server-core"),
         ("mariadb", "mariadb-client-core"),
         ("nats-server", "nats-server"),
+        ("rabbitmq-server", "rabbitmq-server"),
     ];
-    missing_debian("MariaDB and NATS (the programs only, no service started)", &wanted)
+    missing_debian("MariaDB, NATS and RabbitMQ (the programs only, no service started)", &wanted)
         .filter(|missing| missing.install.is_some())
 }
 
@@ -133,7 +135,10 @@ pub(super) fn missing_java() -> Option<Missing> {
 
 /// Debian packages, each with a program that it brings.
 fn missing_debian(what: &str, wanted: &[(&str, &'static str)]) -> Option<Missing> {
-    let lacking = wanted.iter().filter(|(program, _)| run::which(program).is_none());
+    // What only administrators start is often not in the PATH of others.
+    let is_there =
+        |program: &str| run::which(program).is_some() || Path::new("/usr/sbin").join(program).exists();
+    let lacking = wanted.iter().filter(|(program, _)| !is_there(program));
     let mut packages: Vec<_> = lacking.map(|(_, package)| *package).collect();
     packages.dedup();
     if packages.is_empty() {

@@ -94,7 +94,8 @@ struct Provider {
 
 impl Provider {
     fn new(subject: &dyn Subject) -> Result<Self, String> {
-        let workspace = TestWorkspace::new(TESTENV).config(&role(subject));
+        let config = role(subject) + subject.provider();
+        let workspace = TestWorkspace::new(TESTENV).config(&config);
         let held = workspace.try_lease(&request(Isolation::Server))?;
         Ok(Self { held, workspace })
     }

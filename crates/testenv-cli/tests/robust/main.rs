@@ -16,6 +16,7 @@ mod nats;
 mod ports;
 mod preparing;
 mod privileges;
+mod rabbitmq;
 mod replacing;
 mod torture;
 

@@ -34,7 +34,7 @@ impl Cost {
             Kind::Mysql => (150, 88, 200, 60),
             Kind::Clickhouse => (70, 10, 20, 150),
             Kind::Kafka => (131, 8, 20, 80),
-            Kind::Rabbitmq => (120, 8, 20, 60),
+            Kind::Rabbitmq => (72, 2, 2, 30),
             Kind::S3 => (100, 8, 20, 40),
             Kind::Nats => (16, 1, 1, 20),
             Kind::Custom => (100, 16, 40, 40),

@@ -3,10 +3,12 @@
 //! A new kind is a folder here, a variant of [`ServiceKind`] and of the configuration's `KindConfig`, and a line
 //! in [`of`].
 
+mod http;
 mod kafka;
 mod mysql;
 mod nats;
 pub(crate) mod postgres;
+mod rabbitmq;
 mod redis;
 
 use std::collections::BTreeMap;
@@ -38,6 +40,7 @@ pub(crate) fn of(kind: ServiceKind) -> Result<&'static dyn Driver> {
         ServiceKind::Nats => &nats::Nats,
         ServiceKind::Mysql => &mysql::Mysql,
         ServiceKind::Kafka => &kafka::Kafka,
+        ServiceKind::Rabbitmq => &rabbitmq::RabbitMq,
         other => {
             let title = format!("this build of testenv has no {other}");
             return Err(Problem::new(ProblemKind::InvalidConfig, title));
@@ -149,6 +152,11 @@ pub(crate) trait Driver: Sync {
     /// The server's program; `shared` when many leases will use it at once.
     fn command(&self, spec: &Spec, data: &Path, endpoint: &Endpoint, shared: bool) -> Command;
 
+    /// The program of a server that is only there to be prepared and frozen.
+    fn command_to_prepare(&self, spec: &Spec, data: &Path, endpoint: &Endpoint) -> Command {
+        self.command(spec, data, endpoint, false)
+    }
+
     /// Whether a line of the log says that the server accepts connections.
     fn is_ready(&self, line: &str) -> bool;
 
@@ -156,6 +164,11 @@ pub(crate) trait Driver: Sync {
     /// milliseconds. `None` where the log is the one to go by; an error says what was seen instead.
     fn ask_ready(&self, _spec: &Spec, _endpoint: &Endpoint) -> Option<Result<(), String>> {
         None
+    }
+
+    /// The part of a log that says why a server did not start, where that is not its end.
+    fn reason<'a>(&self, log: &'a str) -> &'a str {
+        log
     }
 
     /// Whether a log says that the server's port was taken.

@@ -7,6 +7,7 @@ use testenv_api::{Problem, ProblemKind};
 use testenv_config::{PrepareStep, PrepareTable};
 
 use super::FORMAT;
+use crate::engine::EngineBuild;
 use crate::inputs::{self, KeyHash};
 use crate::machine::Machine;
 use crate::service::Spec;
@@ -62,6 +63,7 @@ impl Plan {
             .with(FORMAT.to_le_bytes())
             .with(spec.kind.as_str())
             .with(&spec.build.engine.sha256)
+            .with(interpreter_key(&spec.build))
             .with(uid.to_le_bytes())
             .with(optional(&config.encoding))
             .with(optional(&config.locale));
@@ -127,6 +129,14 @@ pub fn watched_paths(spec: &Spec) -> Vec<PathBuf> {
         PrepareStep::Command(table) => table.inputs.iter().collect(),
     });
     paths.map(|path| spec.root.join(path)).collect()
+}
+
+/// Changes with what runs the engine's program: a snapshot may hold what was compiled for it.
+fn interpreter_key(build: &EngineBuild) -> String {
+    build.interpreter.as_ref().map_or_else(String::new, |file| {
+        let modified = fs::metadata(file).and_then(|meta| meta.modified()).ok();
+        format!("{} {modified:?}", file.display())
+    })
 }
 
 fn relative(root: &Path, path: &Path) -> String {

@@ -17,7 +17,7 @@ use crate::inputs::KeyHash;
 use crate::log::Log;
 use crate::machine::Machine;
 use crate::process::{self, Spawn};
-use crate::server::Server;
+use crate::server::{Purpose, Server};
 use crate::service::{Endpoint, Runtime, Spec};
 use crate::{Result, io_problem};
 
@@ -106,7 +106,7 @@ fn prepared(machine: &Machine, spec: &Spec, plan: &Plan, progress: &dyn Fn(&str)
             .map_err(|error| io_problem("write the server's configuration", &error))?;
         login = spec.driver.login(spec, &password);
     }
-    let server = Server::start_on(machine, spec, fork, login.clone(), false, || {})?;
+    let server = Server::start_on(machine, spec, fork, login.clone(), Purpose::Preparing, || {})?;
     for stage in &plan.stages[done..] {
         perform(machine, spec, &server.endpoint, stage, deadline, progress)
             .map_err(|problem| server.with_log(problem))?;
@@ -151,7 +151,7 @@ fn with_template(
 ) -> Result<Arc<Snapshot>> {
     progress("making the template for namespaces");
     let fork = machine.forks.fork(&prepared.data()).map_err(|error| io_problem("fork a snapshot", &error))?;
-    let server = Server::start_on(machine, spec, fork, prepared.login(), false, || {})?;
+    let server = Server::start_on(machine, spec, fork, prepared.login(), Purpose::Preparing, || {})?;
     match spec.driver.make_template(spec, &server)? {
         Some(template) => {
             let description = format!("{}, as a template", prepared.meta.description);

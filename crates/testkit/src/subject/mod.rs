@@ -5,6 +5,7 @@ mod kafka;
 mod mysql;
 mod nats;
 mod postgres;
+mod rabbitmq;
 mod redis;
 
 use std::path::PathBuf;
@@ -34,6 +35,11 @@ pub trait Subject: Sync {
 
     /// One of these files with something wrong in it, and what the message about it says.
     fn broken(&self) -> (&'static str, &'static str, &'static str);
+
+    /// Further lines of a role that others declare, where a plain server of the service is not enough.
+    fn provider(&self) -> &'static str {
+        ""
+    }
 
     /// Whether the machine has its server; without, its tests are ignored.
     fn is_here(&self) -> bool {
@@ -71,7 +77,7 @@ pub trait Subject: Sync {
 
 /// All of them.
 pub const SUBJECTS: &[&dyn Subject] =
-    &[&postgres::Postgres, &mysql::Mysql, &redis::Redis, &nats::Nats, &kafka::Kafka];
+    &[&postgres::Postgres, &mysql::Mysql, &redis::Redis, &nats::Nats, &kafka::Kafka, &rabbitmq::RabbitMq];
 
 /// An error unless both are the same.
 fn same<T: PartialEq + std::fmt::Debug>(found: &T, expected: &T) -> Result<(), String> {

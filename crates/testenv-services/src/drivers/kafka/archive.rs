@@ -17,7 +17,7 @@ use super::{Kafka, client};
 use crate::drivers::Driver as _;
 use crate::inputs::KeyHash;
 use crate::machine::Machine;
-use crate::server::Server;
+use crate::server::{Purpose, Server};
 use crate::service::Spec;
 use crate::snapshot::{FORMAT, Meta, run_tool};
 use crate::{Result, fork, io_problem};
@@ -138,7 +138,7 @@ fn train(machine: &Machine, spec: &Spec) -> Result<fork::Fork> {
         fs::write(data.join(name), text).map_err(problem)?;
         fork::chown(&data.join(name), machine.user.as_ref()).map_err(problem)?;
     }
-    let server = Server::start_on(machine, &spec, fork, Kafka.login(&spec, ""), false, || {})?;
+    let server = Server::start_on(machine, &spec, fork, Kafka.login(&spec, ""), Purpose::Preparing, || {})?;
     exercise(machine, &spec, &server).map_err(|problem| server.with_log(problem))?;
     server.stop(&spec)
 }

@@ -35,7 +35,7 @@ impl Writer {
         self.i32(bytes.len() as i32).raw(bytes)
     }
 
-    pub(super) fn list<T>(self, items: &[T], mut each: impl FnMut(Self, &T) -> Self) -> Self {
+    pub(super) fn list<T>(self, items: &[T], each: impl FnMut(Self, &T) -> Self) -> Self {
         let count = self.i32(items.len() as i32);
         items.iter().fold(count, each)
     }
