@@ -12,6 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use rustix::process::{Pid, PidfdFlags};
 use serde::Serialize;
 use testenv_api::{Event, Lease, LeaseRequest, Problem, ProblemKind};
+use testenv_services::service::Endpoint;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
@@ -20,6 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::Peer;
 use super::problem::{Body, Refusal};
 use crate::core::{Core, micros};
+use crate::faults::Proxy;
 use crate::handover::Offer;
 use crate::loan::Loan;
 use crate::metrics::RefusalLabel;
@@ -61,11 +63,18 @@ async fn lease(core: &Arc<Core>, peer: Peer, request: &LeaseRequest) -> Result<R
     let id = core.next_id();
     let item = loan.item();
     let spec = Arc::clone(&item.spec);
-    let endpoint = item.endpoint().clone();
-    // A session that is not wanted is closed now: it would be in the way of a test that drops its database.
-    let session = item.take_session().filter(|_| request.handover);
-    let offer = session.and_then(|session| Offer::make(session, &endpoint.socket_dir, &id).ok());
-    let connect_command = spec.connect_command(&endpoint);
+    let own = item.endpoint().clone();
+    let wants_faults = request.faults || spec.config.faults;
+    let start = || Proxy::start(vec![(own.host.clone(), own.port)], request.seed.unwrap_or(0));
+    let proxy = wants_faults.then(start).transpose()?;
+    // What the test is told: where its server is, or the proxy in front of it.
+    let port = proxy.as_ref().map_or(own.port, |proxy| proxy.ports()[0]);
+    let endpoint = Endpoint { port, ..own.clone() };
+    // A session that is not wanted is closed now: it would be in the way of a test that drops its database. One that
+    // is handed over knows no faults.
+    let session = item.take_session().filter(|_| request.handover && proxy.is_none());
+    let offer = session.and_then(|session| Offer::make(session, &own.socket_dir, &id).ok());
+    let connect_command = spec.connect_command(&own);
     timings.total_us = micros(arrived);
     let lease = Lease {
         id: id.clone(),
@@ -76,6 +85,8 @@ async fn lease(core: &Arc<Core>, peer: Peer, request: &LeaseRequest) -> Result<R
         engine: spec.build.engine.clone(),
         snapshot: item.snapshot.clone(),
         url: spec.url(&endpoint),
+        direct_url: proxy.as_ref().map(|_| spec.url(&own)),
+        direct_port: proxy.as_ref().map(|_| own.port),
         env: spec.env(&endpoint)?,
         socket: spec.socket(&endpoint),
         connect_command: connect_command.clone(),
@@ -91,7 +102,7 @@ async fn lease(core: &Arc<Core>, peer: Peer, request: &LeaseRequest) -> Result<R
     };
     let (events, received) = mpsc::channel(4);
     let pid = peer.pid.and_then(|pid| u32::try_from(pid).ok());
-    core.hold(&id, request, &mut loan, pid, arrived, timings, &connect_command, events);
+    core.hold(&id, request, &mut loan, pid, arrived, timings, &connect_command, events, proxy);
     let (lines, stream) = mpsc::channel(4);
     let _ = lines.try_send(line(&lease));
     tokio::spawn(until_released(Arc::clone(core), id, loan, offer, process, lines, received));
@@ -134,6 +145,7 @@ async fn until_released(
         }
     }
     drop(offer);
+    core.resume_if_paused(&id);
     core.end(&id, loan);
 }
 
