@@ -102,7 +102,7 @@ fn ask(workspace: &Workspace, request: &LeaseRequest) -> Result<client::Asked, C
 /// A lease that lasts as long as this value: dropping it closes the connection, which is the release.
 pub(crate) struct Held {
     pub(crate) lease: Lease,
-    client: Client,
+    pub(crate) client: Client,
     connection: Mutex<client::Held>,
     #[cfg(feature = "tokio-postgres")]
     handover: Mutex<Option<String>>,
@@ -146,7 +146,7 @@ impl Held {
         self.handover.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn path(&self, what: &str) -> String {
+    pub(crate) fn path(&self, what: &str) -> String {
         format!("/v1/leases/{}/{what}", self.lease.id)
     }
 }
