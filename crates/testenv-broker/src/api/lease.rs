@@ -21,7 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::Peer;
 use super::problem::{Body, Refusal};
 use crate::core::{Core, micros};
-use crate::faults::Proxy;
+use crate::faults::{PROXY_HOST, Proxy};
 use crate::handover::Offer;
 use crate::loan::Loan;
 use crate::metrics::RefusalLabel;
@@ -64,12 +64,11 @@ async fn lease(core: &Arc<Core>, peer: Peer, request: &LeaseRequest) -> Result<R
     let item = loan.item();
     let spec = Arc::clone(&item.spec);
     let own = item.endpoint().clone();
-    let wants_faults = request.faults || spec.config.faults;
-    let start = || Proxy::start(vec![(own.host.clone(), own.port)], request.seed.unwrap_or(0));
-    let proxy = wants_faults.then(start).transpose()?;
     // What the test is told: where its server is, or the proxy in front of it.
-    let port = proxy.as_ref().map_or(own.port, |proxy| proxy.ports()[0]);
-    let endpoint = Endpoint { port, ..own.clone() };
+    let (endpoint, proxy) = match request.faults || spec.config.faults {
+        true => front(&own, request.seed.unwrap_or(0)).map(|(seen, proxy)| (seen, Some(proxy)))?,
+        false => (own.clone(), None),
+    };
     // A session that is not wanted is closed now: it would be in the way of a test that drops its database. One that
     // is handed over knows no faults.
     let session = item.take_session().filter(|_| request.handover && proxy.is_none());
@@ -110,6 +109,15 @@ async fn lease(core: &Arc<Core>, peer: Peer, request: &LeaseRequest) -> Result<R
     // Nothing comes after a lease on its connection.
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson"), (header::CONNECTION, "close")], body)
         .into_response())
+}
+
+/// A proxy with a port for each of the server's, and the endpoint as it is seen through it.
+fn front(own: &Endpoint, seed: u64) -> Result<(Endpoint, Arc<Proxy>), Problem> {
+    let ports = std::iter::once(own.port).chain(own.ports.values().copied());
+    let proxy = Proxy::start(ports.map(|port| (own.host.clone(), port)).collect(), seed)?;
+    let (port, others) = proxy.ports().split_first().expect("a port for each target");
+    let ports = own.ports.keys().cloned().zip(others.iter().copied()).collect();
+    Ok((Endpoint { host: PROXY_HOST.into(), port: *port, ports, ..own.clone() }, proxy))
 }
 
 /// Holds the lease until its connection or its process ends.

@@ -37,7 +37,17 @@ impl Core {
     /// [`ProblemKind::NotFound`] when nobody holds the lease, [`ProblemKind::BadRequest`] when others use the server
     /// too or it has ended, [`ProblemKind::Unsupported`].
     pub(crate) async fn act_on_server(&self, id: &str, action: ServerAction) -> Result<ServerState, Problem> {
-        let processes = self.processes(id)?;
+        let Some(processes) = self.processes(id)? else {
+            return match action {
+                // It is as it was to be, or nothing is left to go on.
+                ServerAction::Kill | ServerAction::Resume => Ok(ServerState::Ended),
+                ServerAction::Pause => Err(Problem::new(
+                    ProblemKind::BadRequest,
+                    format!("the server of lease {id} has ended, so it cannot be paused"),
+                )),
+                ServerAction::Restart => Err(no_restart()),
+            };
+        };
         let done = match action {
             ServerAction::Pause => {
                 // Noted first: whatever comes of it, a server that is kept is to go on.
@@ -66,8 +76,8 @@ impl Core {
         })
     }
 
-    /// The processes of a lease's server, if it is the lease's own and runs.
-    fn processes(&self, id: &str) -> Result<Processes, Problem> {
+    /// The processes of a lease's server, if that is the lease's own; `None` when it has ended.
+    fn processes(&self, id: &str) -> Result<Option<Processes>, Problem> {
         let state = self.lock();
         let active = state.leases.get(id).ok_or_else(|| no_lease(id))?;
         if active.key.isolation != Isolation::Server {
@@ -77,10 +87,8 @@ impl Core {
                 .hint("ask for isolation `server`, which gives the lease a server of its own"));
         }
         // While the lease is held its server is not waited for, so the number is that of no other process.
-        match Processes::of(active.server_pid) {
-            Ok(processes) if !active.exited.load(Ordering::Acquire) => Ok(processes),
-            _ => Err(Problem::new(ProblemKind::BadRequest, format!("the server of lease {id} has ended"))),
-        }
+        let processes = Processes::of(active.server_pid).ok();
+        Ok(processes.filter(|_| !active.exited.load(Ordering::Acquire)))
     }
 
     fn note<T>(&self, id: &str, note: impl FnOnce(&mut Active) -> T) -> Option<T> {

@@ -25,6 +25,9 @@ use tokio::task::AbortHandle;
 
 use gate::{Command, Door, Gate};
 
+/// Where proxies listen.
+pub(crate) const PROXY_HOST: &str = "127.0.0.1";
+
 /// Requests that may wait for a gate.
 const MAX_WAITING: usize = 64;
 /// Longest time that a fault may name, in milliseconds: one hour.
