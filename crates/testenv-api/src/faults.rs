@@ -178,7 +178,7 @@ pub struct FaultsRequest {
 /// Answer to `GET /v1/leases/{id}/faults`, and to the removal of faults.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Faults {
+pub struct FaultsStatus {
     /// Seed of everything random in them.
     pub seed: u64,
     /// Connections that are open through the proxy.

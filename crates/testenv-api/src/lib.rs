@@ -17,8 +17,8 @@ mod status;
 
 pub use error::{Problem, ProblemKind};
 pub use faults::{
-    Connections, Direction, Effect, Fault, Faults, FaultsRequest, ServerAction, ServerRequest, ServerState,
-    ServerStatus,
+    Connections, Direction, Effect, Fault, FaultsRequest, FaultsStatus, ServerAction, ServerRequest,
+    ServerState, ServerStatus,
 };
 pub use lease::{
     Engine, Event, Isolation, KeepPolicy, KeepRequest, Kept, Lease, LeaseRequest, Outcome, OutcomeRequest,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use testenv_api::client::{Client, ClientError};
 use testenv_api::{
-    Connections, Direction, Effect, Fault, Faults as Listed, FaultsRequest, ProblemKind, ServerAction,
+    Connections, Direction, Effect, Fault, FaultsRequest, FaultsStatus, ProblemKind, ServerAction,
     ServerRequest, ServerStatus,
 };
 
@@ -37,7 +37,7 @@ use crate::story;
 /// ```
 ///
 /// [`Postgres::faults`]: crate::Postgres::faults
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 #[must_use = "nothing happens until a fault is named"]
 pub struct Faults<'a> {
     held: &'a Held,
@@ -142,7 +142,7 @@ impl<'a> Faults<'a> {
     /// # Errors
     /// Those of [`Faults::add`].
     pub fn cut_upstream(&self) -> Result<FaultGuard, Error> {
-        self.clone().upstream().cut()
+        self.upstream().cut()
     }
 
     /// The server hears and does what it is told; what it answers does not arrive.
@@ -150,7 +150,7 @@ impl<'a> Faults<'a> {
     /// # Errors
     /// Those of [`Faults::add`].
     pub fn cut_downstream(&self) -> Result<FaultGuard, Error> {
-        self.clone().downstream().cut()
+        self.downstream().cut()
     }
 
     /// The end of a connection is passed on later.
@@ -183,7 +183,7 @@ impl<'a> Faults<'a> {
     /// # Errors
     /// Those of [`Faults::add`].
     pub fn reset(&self) -> Result<(), Error> {
-        self.clone().on_open().add(Effect::Reset)?.remove()
+        self.on_open().add(Effect::Reset)?.remove()
     }
 
     /// Adds a fault by its effect.
@@ -203,7 +203,7 @@ impl<'a> Faults<'a> {
     ///
     /// # Errors
     /// When the lease did not ask for faults, or the broker does not answer.
-    pub fn list(&self) -> Result<Listed, Error> {
+    pub fn list(&self) -> Result<FaultsStatus, Error> {
         Ok(self.held.client.get(&self.held.path("faults"))?)
     }
 
@@ -212,7 +212,7 @@ impl<'a> Faults<'a> {
     /// # Errors
     /// When the lease did not ask for faults, or the broker does not answer.
     pub fn clear(&self) -> Result<(), Error> {
-        Ok(self.held.client.delete::<Listed>(&self.held.path("faults")).map(drop)?)
+        Ok(self.held.client.delete::<FaultsStatus>(&self.held.path("faults")).map(drop)?)
     }
 
     /// Stops all processes of the server where they are (SIGSTOP): connections stay, nobody answers. It goes on when
@@ -279,9 +279,10 @@ impl FaultGuard {
 
     fn end(&mut self) -> Result<(), ClientError> {
         let ended = match self.ends.take() {
-            Some(End::Remove(name)) => {
-                self.client.delete::<Listed>(&format!("/v1/leases/{}/faults/{name}", self.lease)).map(drop)
-            }
+            Some(End::Remove(name)) => self
+                .client
+                .delete::<FaultsStatus>(&format!("/v1/leases/{}/faults/{name}", self.lease))
+                .map(drop),
             Some(End::Resume) => act(&self.client, &self.lease, ServerAction::Resume),
             None => Ok(()),
         };

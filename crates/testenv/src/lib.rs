@@ -107,7 +107,8 @@ mod story;
 
 pub use testenv_api::client::ClientError;
 pub use testenv_api::{
-    Effect, Engine, Isolation, KeepPolicy, Kept, Lease, Problem, ProblemKind, ServiceKind, Timings,
+    Connections, Direction, Effect, Engine, Fault, FaultsStatus, Isolation, KeepPolicy, Kept, Lease, Problem,
+    ProblemKind, ServiceKind, Timings,
 };
 
 pub use builder::{Builder, acquire};

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use testenv_api::{Fault, Faults, FaultsRequest, Problem, ServerRequest, ServerStatus};
+use testenv_api::{Fault, FaultsRequest, FaultsStatus, Problem, ServerRequest, ServerStatus};
 
 use super::problem::{Answer, Body};
 use crate::core::Core;
 
 /// The faults of a lease.
 #[utoipa::path(get, path = "/v1/leases/{id}/faults", params(("id" = String, Path, description = "Lease")),
-    responses((status = 200, body = Faults), (status = 400, body = Problem), (status = 404, body = Problem)))]
-pub(super) async fn list(State(core): State<Arc<Core>>, Path(id): Path<String>) -> Answer<Faults> {
+    responses((status = 200, body = FaultsStatus), (status = 400, body = Problem), (status = 404, body = Problem)))]
+pub(super) async fn list(State(core): State<Arc<Core>>, Path(id): Path<String>) -> Answer<FaultsStatus> {
     Ok(Json(core.proxy(&id)?.list().await?))
 }
 
@@ -34,18 +34,18 @@ pub(super) async fn add(
 /// Takes a fault away. Answers with what is left.
 #[utoipa::path(delete, path = "/v1/leases/{id}/faults/{name}",
     params(("id" = String, Path, description = "Lease"), ("name" = String, Path, description = "Fault")),
-    responses((status = 200, body = Faults), (status = 400, body = Problem), (status = 404, body = Problem)))]
+    responses((status = 200, body = FaultsStatus), (status = 400, body = Problem), (status = 404, body = Problem)))]
 pub(super) async fn remove(
     State(core): State<Arc<Core>>,
     Path((id, name)): Path<(String, String)>,
-) -> Answer<Faults> {
+) -> Answer<FaultsStatus> {
     Ok(Json(core.proxy(&id)?.remove(Some(name)).await?))
 }
 
 /// Takes all faults of a lease away.
 #[utoipa::path(delete, path = "/v1/leases/{id}/faults", params(("id" = String, Path, description = "Lease")),
-    responses((status = 200, body = Faults), (status = 400, body = Problem), (status = 404, body = Problem)))]
-pub(super) async fn clear(State(core): State<Arc<Core>>, Path(id): Path<String>) -> Answer<Faults> {
+    responses((status = 200, body = FaultsStatus), (status = 400, body = Problem), (status = 404, body = Problem)))]
+pub(super) async fn clear(State(core): State<Arc<Core>>, Path(id): Path<String>) -> Answer<FaultsStatus> {
     Ok(Json(core.proxy(&id)?.remove(None).await?))
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use testenv_api::{Isolation, Problem, ProblemKind, ServerAction, ServerState};
 
@@ -10,6 +11,11 @@ use super::Core;
 use super::leases::{Active, no_lease};
 use crate::faults::Proxy;
 use crate::faults::processes::Processes;
+
+/// How long it may take until the end of a killed server is noticed.
+const EXIT_LIMIT: Duration = Duration::from_secs(5);
+/// Between two looks at that.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 impl Core {
     /// The proxy of a lease.
@@ -52,7 +58,8 @@ impl Core {
             ServerAction::Pause => {
                 // Noted first: whatever comes of it, a server that is kept is to go on.
                 self.note(id, |active| active.is_paused = true);
-                in_thread(move || processes.pause()).await.map(|()| ServerState::Paused)
+                let pause = move || processes.pause().inspect_err(|_| drop(processes.resume()));
+                in_thread(pause).await.map(|()| ServerState::Paused)
             }
             ServerAction::Resume => {
                 let done = in_thread(move || processes.resume()).await.map(|()| ServerState::Running);
@@ -62,10 +69,7 @@ impl Core {
             ServerAction::Kill => {
                 self.note(id, |active| active.is_killed = true);
                 let done = in_thread(move || processes.kill()).await.map(|()| ServerState::Ended);
-                let proxy = self.note(id, |active| active.proxy.clone()).flatten();
-                if let Some(proxy) = proxy {
-                    let _ = proxy.server_ended().await;
-                }
+                self.until_exit_is_known(id).await;
                 done
             }
             ServerAction::Restart => return Err(no_restart()),
@@ -89,6 +93,19 @@ impl Core {
         // While the lease is held its server is not waited for, so the number is that of no other process.
         let processes = Processes::of(active.server_pid).ok();
         Ok(processes.filter(|_| !active.exited.load(Ordering::Acquire)))
+    }
+
+    /// Waits until a server that was killed is known to have ended, and its proxy refuses connections as it would.
+    async fn until_exit_is_known(&self, id: &str) {
+        let deadline = Instant::now() + EXIT_LIMIT;
+        let is_known = || self.note(id, |active| active.exited.load(Ordering::Acquire)).unwrap_or(true);
+        while !is_known() && Instant::now() < deadline {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        let proxy = self.note(id, |active| active.proxy.clone()).flatten();
+        if let Some(proxy) = proxy {
+            let _ = proxy.server_ended().await;
+        }
     }
 
     fn note<T>(&self, id: &str, note: impl FnOnce(&mut Active) -> T) -> Option<T> {

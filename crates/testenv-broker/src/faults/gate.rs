@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use rustix::net::SocketFlags;
-use testenv_api::{Effect, Fault, Faults, Problem, ProblemKind};
+use testenv_api::{Effect, Fault, FaultsStatus, Problem, ProblemKind};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -32,8 +32,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(super) enum Command {
     Add(Vec<Fault>, oneshot::Sender<Result<Vec<Fault>, Problem>>),
     /// Takes away the one of that name, or all.
-    Remove(Option<String>, oneshot::Sender<Result<Faults, Problem>>),
-    List(oneshot::Sender<Faults>),
+    Remove(Option<String>, oneshot::Sender<Result<FaultsStatus, Problem>>),
+    List(oneshot::Sender<FaultsStatus>),
     /// The server has ended: as with the server itself, nobody is there to connect to.
     ServerEnded(oneshot::Sender<()>),
 }
@@ -194,7 +194,7 @@ impl Gate {
         Ok(named)
     }
 
-    async fn remove(&mut self, name: Option<&str>) -> Result<Faults, Problem> {
+    async fn remove(&mut self, name: Option<&str>) -> Result<FaultsStatus, Problem> {
         let count = self.placed.len();
         match name {
             Some(name) => self.placed.retain(|placed| placed.fault.name != name),
@@ -207,9 +207,9 @@ impl Gate {
         Ok(self.list())
     }
 
-    fn list(&mut self) -> Faults {
+    fn list(&mut self) -> FaultsStatus {
         while self.connections.try_join_next().is_some() {}
-        Faults {
+        FaultsStatus {
             seed: self.seed,
             open_connections: self.connections.len(),
             accepted_connections: self.accepted,

@@ -19,7 +19,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use testenv_api::{Effect, Fault, Faults, Problem, ProblemKind};
+use testenv_api::{Effect, Fault, FaultsStatus, Problem, ProblemKind};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
@@ -75,7 +75,7 @@ impl Proxy {
     ///
     /// # Errors
     /// [`ProblemKind::NotFound`] when there is none of that name.
-    pub(crate) async fn remove(&self, name: Option<String>) -> Result<Faults, Problem> {
+    pub(crate) async fn remove(&self, name: Option<String>) -> Result<FaultsStatus, Problem> {
         self.ask(|answer| Command::Remove(name, answer)).await?
     }
 
@@ -83,7 +83,7 @@ impl Proxy {
     ///
     /// # Errors
     /// When the lease has just ended.
-    pub(crate) async fn list(&self) -> Result<Faults, Problem> {
+    pub(crate) async fn list(&self) -> Result<FaultsStatus, Problem> {
         self.ask(Command::List).await
     }
 

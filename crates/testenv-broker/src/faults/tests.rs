@@ -342,6 +342,25 @@ async fn refused_connections_are_refused_by_the_kernel_and_open_ones_stay() {
 }
 
 #[tokio::test]
+async fn a_server_with_several_ports_has_a_proxy_for_each_and_faults_for_all() {
+    let servers =
+        [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
+    let targets = servers.iter().map(|server| ("127.0.0.1".to_owned(), server.local_addr().unwrap().port()));
+    let proxy = Proxy::start(targets.collect(), 0).unwrap();
+    for (server, port) in servers.iter().zip(proxy.ports()) {
+        let mut client = TcpStream::connect(("127.0.0.1", *port)).await.unwrap();
+        let (mut server, _) = within(server.accept()).await.unwrap();
+        says(&mut client, b"question", &mut server).await;
+    }
+    proxy.add(vec![Effect::Refuse.into()]).await.unwrap();
+    for port in proxy.ports() {
+        let error = TcpStream::connect(("127.0.0.1", *port)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+    }
+    assert_eq!(proxy.list().await.unwrap().accepted_connections, 2);
+}
+
+#[tokio::test]
 async fn the_end_of_the_proxy_is_the_end_of_its_connections_and_port() {
     let site = Site::new().await;
     let (mut client, mut server) = site.pair().await;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use testenv_api::client::Client;
 use testenv_api::discovery::Workspace;
 use testenv_api::{
-    Effect, Fault, Faults, FaultsRequest, HeldLease, ServerAction, ServerRequest, ServerState, ServerStatus,
+    Effect, Fault, FaultsRequest, FaultsStatus, HeldLease, ServerAction, ServerRequest, ServerState,
+    ServerStatus,
 };
 use testenv_config::Span;
 use testenv_runner::exit_codes;
@@ -27,10 +28,10 @@ pub(crate) fn faults(workspace: &Workspace, args: &FaultsArgs) -> Result<i32, Cl
             added.iter().map(|fault| format!("added {}: {}\n", fault.name, describe(fault))).collect()
         }
         FaultsCommand::Remove { name } => {
-            let left: Faults = client.delete(&format!("{path}/{name}"))?;
+            let left: FaultsStatus = client.delete(&format!("{path}/{name}"))?;
             format!("removed {name}; {} left\n", plural(left.faults.len(), "fault"))
         }
-        FaultsCommand::Clear => client.delete::<Faults>(&path).map(|_| "no faults left\n".into())?,
+        FaultsCommand::Clear => client.delete::<FaultsStatus>(&path).map(|_| "no faults left\n".into())?,
         FaultsCommand::Pause => act(&client, lease, ServerAction::Pause)?,
         FaultsCommand::Resume => act(&client, lease, ServerAction::Resume)?,
         FaultsCommand::Kill => act(&client, lease, ServerAction::Kill)?,
@@ -102,7 +103,7 @@ fn act(client: &Client, lease: &HeldLease, action: ServerAction) -> Result<Strin
     Ok(format!("the server of {} ({}) {state}\n", lease.id, lease.role))
 }
 
-fn render(lease: &HeldLease, faults: &Faults) -> String {
+fn render(lease: &HeldLease, faults: &FaultsStatus) -> String {
     let text = format!(
         "lease        {} ({})\nconnections  {} open, {} since the lease began\nseed         {}\n",
         lease.id, lease.role, faults.open_connections, faults.accepted_connections, faults.seed
@@ -195,7 +196,7 @@ mod tests {
             effect,
         };
         let faults = effects.into_iter().enumerate().map(fault).collect();
-        let faults = Faults { seed: 7, open_connections: 2, accepted_connections: 5, faults };
+        let faults = FaultsStatus { seed: 7, open_connections: 2, accepted_connections: 5, faults };
         let expected = "\
 lease        1-3 (cache)
 connections  2 open, 5 since the lease began

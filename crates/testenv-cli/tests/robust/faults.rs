@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use testenv_api::client::{ClientError, Held};
 use testenv_api::{
-    Effect, EndedLease, Fault, Faults, FaultsRequest, Isolation, KeepPolicy, LeaseRequest, ServerAction,
-    ServerRequest, ServerState, ServerStatus,
+    Effect, EndedLease, Fault, FaultsRequest, FaultsStatus, Isolation, KeepPolicy, LeaseRequest,
+    ServerAction, ServerRequest, ServerState, ServerStatus,
 };
 use testkit::{Sql, TestWorkspace, needs_root, processes_of, until};
 
@@ -54,7 +54,7 @@ fn the_command_line_sets_lists_and_clears_faults() {
     assert_eq!(added, "added slow: latency 100ms to 1.1s, direction down, connections new\n");
     assert_eq!(said("add refuse"), "added refuse-2: refuse\n");
     assert_says(&said("list"), &["slow      down", "refuse-2  both"]);
-    let listed: Faults = serde_json::from_str(&said("list --json")).unwrap();
+    let listed: FaultsStatus = serde_json::from_str(&said("list --json")).unwrap();
     assert_eq!(listed.faults.len(), 2);
     assert!(refused(held.lease().port));
     assert_eq!(sql.one::<i64>("SELECT count(*) FROM items").unwrap(), 3, "it is an open connection");
