@@ -146,6 +146,12 @@ impl Held {
         self.handover.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// Whether drivers connect over TCP: through a proxy, or because there is no unix socket.
+    #[cfg(any(feature = "redis", feature = "sqlx", feature = "tokio-postgres"))]
+    pub(crate) fn is_over_tcp(&self) -> bool {
+        self.lease.direct_port.is_some() || self.lease.socket.is_empty()
+    }
+
     pub(crate) fn path(&self, what: &str) -> String {
         format!("/v1/leases/{}/{what}", self.lease.id)
     }

@@ -44,9 +44,9 @@ mod driver {
             if !self.password().is_empty() {
                 settings = settings.set_password(self.password());
             }
-            let address = match self.lease().direct_port {
-                Some(_) => ConnectionAddr::Tcp(self.host().to_owned(), self.port()),
-                None => ConnectionAddr::Unix(self.socket().to_path_buf()),
+            let address = match self.held.is_over_tcp() {
+                true => ConnectionAddr::Tcp(self.host().to_owned(), self.port()),
+                false => ConnectionAddr::Unix(self.socket().to_path_buf()),
             };
             address
                 .into_connection_info()

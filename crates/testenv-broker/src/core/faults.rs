@@ -90,8 +90,12 @@ impl Core {
                 .detail(format!("its isolation is `{}`", active.key.isolation))
                 .hint("ask for isolation `server`, which gives the lease a server of its own"));
         }
+        let pid = active.server_pid.ok_or_else(|| {
+            Problem::new(ProblemKind::BadRequest, format!("the server of lease {id} is not run by testenv"))
+                .hint("faults on the way to it can be set, if the lease asked for them")
+        })?;
         // While the lease is held its server is not waited for, so the number is that of no other process.
-        let processes = Processes::of(active.server_pid).ok();
+        let processes = Processes::of(pid).ok();
         Ok(processes.filter(|_| !active.exited.load(Ordering::Acquire)))
     }
 
@@ -114,7 +118,7 @@ impl Core {
 
     /// Lets the server of a lease that ends go on, so that whoever debugs it meets one that answers.
     pub(crate) fn resume_if_paused(&self, id: &str) {
-        let paused = self.note(id, |active| active.is_paused.then_some(active.server_pid)).flatten();
+        let paused = self.note(id, |active| active.server_pid.filter(|_| active.is_paused)).flatten();
         if let Some(Ok(processes)) = paused.map(Processes::of) {
             let _ = processes.resume();
         }

@@ -32,9 +32,9 @@ impl Postgres {
     /// asked for, to make connections of your own.
     pub fn config(&self) -> Config {
         let mut config = Config::new();
-        match self.lease().direct_port {
-            Some(_) => config.host(self.host()),
-            None => config.host_path(self.socket()),
+        match self.held.is_over_tcp() {
+            true => config.host(self.host()),
+            false => config.host_path(self.socket()),
         };
         config.port(self.port()).user(self.user()).dbname(self.database());
         if !self.password().is_empty() {

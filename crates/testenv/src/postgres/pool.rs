@@ -21,9 +21,10 @@ impl Postgres {
     /// The settings with which `sqlx` connects over the unix socket, or through the proxy where faults were asked
     /// for, to make pools of your own.
     pub fn connect_options(&self) -> PgConnectOptions {
-        let options = match self.lease().direct_port {
-            Some(_) => PgConnectOptions::new_without_pgpass().host(self.host()),
-            None => PgConnectOptions::new_without_pgpass().socket(self.socket()),
+        let options = PgConnectOptions::new_without_pgpass();
+        let options = match self.held.is_over_tcp() {
+            true => options.host(self.host()),
+            false => options.socket(self.socket()),
         };
         let options = options
             .port(self.port())
