@@ -7,6 +7,7 @@
 
 mod cluster;
 mod containers;
+mod faults;
 mod floor;
 mod machine;
 mod ours;
@@ -26,7 +27,8 @@ use stats::{Plan, Row};
 
 /// Everything that can be named, in the order of the page. `report` measures nothing: the page is written anew.
 const NAMES: &[&str] = &[
-    "floor", "naive", "template", "sqlx", "pgtemp", "embedded", "docker", "ours", "suite", "build", "report",
+    "floor", "naive", "template", "sqlx", "pgtemp", "embedded", "docker", "ours", "faults", "suite", "build",
+    "report",
 ];
 
 fn main() -> Result<()> {
@@ -81,6 +83,7 @@ fn run(plan: Plan, names: &[&str], start_engine: bool) -> Result<Vec<Row>> {
             "suite" => rows.extend(suites::suites(plan)?),
             "build" => rows.extend(tree::trees()?),
             "ours" => rows.extend(ours::ours(plan)?),
+            "faults" => rows.extend(faults::faults(plan)?),
             "report" => {}
             other => bail!("there is no bench {other:?}"),
         }

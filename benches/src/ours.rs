@@ -44,8 +44,12 @@ impl Workspace {
     }
 
     fn lease(&self, role: &str, isolation: Option<Isolation>) -> Result<Held> {
-        let request = LeaseRequest { role: Some(role.into()), isolation, ..Default::default() };
-        Ok(self.client.lease(&request)?)
+        self.lease_as(&LeaseRequest { role: Some(role.into()), isolation, ..Default::default() })
+    }
+
+    /// Leases.
+    pub fn lease_as(&self, request: &LeaseRequest) -> Result<Held> {
+        Ok(self.client.lease(request)?)
     }
 
     fn status(&self) -> Result<BrokerStatus> {

@@ -28,6 +28,8 @@ pub mod env {
     pub const KEEP: &str = "TESTENV_KEEP";
     /// How long to wait for a lease, in milliseconds.
     pub const WAIT_MS: &str = "TESTENV_WAIT_MS";
+    /// Seed of everything random in faults, a whole number. With the same one a run meets the same delays.
+    pub const SEED: &str = "TESTENV_SEED";
     /// What the broker writes to its log: `error`, `warn`, `info` (default), `debug`, or a filter such as
     /// `info,testenv_services=debug`.
     pub const LOG: &str = "TESTENV_LOG";

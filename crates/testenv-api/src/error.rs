@@ -31,6 +31,8 @@ pub enum ProblemKind {
     ShuttingDown,
     /// A defect in testenv. Status 500.
     Internal,
+    /// This version of testenv cannot do it. Status 501.
+    Unsupported,
 }
 
 impl ProblemKind {
@@ -43,6 +45,7 @@ impl ProblemKind {
             Self::EngineMissing | Self::PrepareFailed => 424,
             Self::ProtocolMismatch => 426,
             Self::Internal => 500,
+            Self::Unsupported => 501,
             Self::StartFailed | Self::TimedOut | Self::ShuttingDown => 503,
             Self::Resources => 507,
         }

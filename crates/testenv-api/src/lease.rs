@@ -142,6 +142,14 @@ pub struct LeaseRequest {
     /// Asks for an already authenticated session to take over beside the lease (see [`Lease::handover`]).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub handover: bool,
+    /// Puts a proxy in front of the server, on which faults can be set (`…/faults`). Url, port and environment of
+    /// the lease then lead through it. It costs some microseconds a round trip, so it is there only when asked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub faults: bool,
+    /// Seed of everything random in faults: with the same one, the same connection meets the same delays.
+    /// 0 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
 }
 
 /// The engine build behind a lease.
@@ -178,11 +186,17 @@ pub struct Lease {
     pub url: String,
     /// TCP host, `127.0.0.1`.
     pub host: String,
-    /// TCP port.
+    /// TCP port: the server's own, or that of the proxy in front of it if the lease has faults.
     pub port: u16,
-    /// Further TCP ports, by what they are for.
+    /// Further TCP ports, by what they are for; those of the proxy if `port` is.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ports: BTreeMap<String, u16>,
+    /// The server's own URL, if `url` leads through a proxy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direct_url: Option<String>,
+    /// The server's own TCP port, if `port` is that of a proxy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direct_port: Option<u16>,
     /// User to connect as; empty where the service has none.
     pub user: String,
     /// Password; empty where none is needed.
@@ -191,11 +205,12 @@ pub struct Lease {
     /// of S3, the virtual host of RabbitMQ, the prefix of topics in Kafka; empty where the service has none.
     pub database: String,
     /// Where the server's unix socket is: the directory for PostgreSQL, the file for others; empty where the
-    /// service has none.
+    /// service has none. It is the server's own: no fault has an effect on it, and PostgreSQL's clients need the
+    /// server's own port beside it.
     pub socket: String,
     /// Environment variables of the role, its templates filled in.
     pub env: BTreeMap<String, String>,
-    /// Shell command that connects a client.
+    /// Shell command that connects a client, past any proxy.
     pub connect_command: String,
     /// When the data outlives the lease. With `unless-passed`, the test has to say that it passed.
     #[serde(default)]

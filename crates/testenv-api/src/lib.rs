@@ -11,10 +11,15 @@
 pub mod client;
 pub mod discovery;
 mod error;
+mod faults;
 mod lease;
 mod status;
 
 pub use error::{Problem, ProblemKind};
+pub use faults::{
+    Connections, Direction, Effect, Fault, FaultsRequest, FaultsStatus, ServerAction, ServerRequest,
+    ServerState, ServerStatus,
+};
 pub use lease::{
     Engine, Event, Isolation, KeepPolicy, KeepRequest, Kept, Lease, LeaseRequest, Outcome, OutcomeRequest,
     ServiceKind, Timings,

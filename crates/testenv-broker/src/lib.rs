@@ -14,6 +14,7 @@
 mod api;
 mod core;
 mod ended;
+mod faults;
 mod handover;
 mod loan;
 mod memory;

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand};
 use testenv_api::discovery::Workspace;
-use testenv_api::{Isolation, KeepPolicy, ServiceKind};
-use testenv_config::PerConfig;
+use testenv_api::{Connections, Direction, Isolation, KeepPolicy, ServiceKind};
+use testenv_config::{ByteSize, PerConfig, Span};
 use testenv_runner::exit_codes;
 
 use crate::error::CliError;
@@ -52,6 +52,13 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Show the broker: leases, warm servers, kept servers, snapshots, memory
     Status(StatusArgs),
+    /// Set faults on a lease: latency, cuts, resets; pause, resume or kill its server
+    ///
+    /// The lease has to be asked for with faults (`testenv exec --faults`, `faults = true` in testenv.toml,
+    /// #[testenv(faults)]): then its URL and port lead through a proxy. Pausing and killing work for every lease with
+    /// a server of its own.
+    #[command(after_help = FAULTS_EXAMPLES)]
+    Faults(FaultsArgs),
     /// End the broker, with all its servers
     Down(DownArgs),
     /// Remove snapshots that are not in use
@@ -77,6 +84,112 @@ pub(crate) struct StatusArgs {
     /// Print JSON, as the broker gives it
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Shown below the help of `testenv faults`.
+const FAULTS_EXAMPLES: &str = "\
+Examples:
+  testenv faults database                                    what holds now
+  testenv faults database add latency 100ms --jitter 20ms    both ways, on all connections
+  testenv faults database add bandwidth 64KiB --direction down
+  testenv faults database add cut --direction down           the server does what it is told, nobody hears of it
+  testenv faults database add reset --connections open --name gone
+  testenv faults database remove gone
+  testenv faults database clear
+  testenv faults database pause";
+
+#[derive(Debug, Args)]
+pub(crate) struct FaultsArgs {
+    /// The lease: its id in `testenv status`, or its role, if only one lease of that role is held
+    #[arg(value_name = "LEASE")]
+    pub(crate) lease: String,
+    #[command(subcommand)]
+    pub(crate) command: Option<FaultsCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FaultsCommand {
+    /// Show the faults that hold, and how many connections there are (as without a command)
+    List {
+        /// Print JSON, as the broker gives it
+        #[arg(long)]
+        json: bool,
+    },
+    /// Add a fault, which holds until it is removed or the lease ends
+    Add(AddArgs),
+    /// Take a fault away
+    Remove {
+        /// Its name, as `testenv faults LEASE` lists it
+        name: String,
+    },
+    /// Take all faults away
+    Clear,
+    /// Stop all processes of the server where they are (SIGSTOP): nobody answers
+    Pause,
+    /// Let a paused server go on
+    Resume,
+    /// Kill all processes of the server (SIGKILL)
+    Kill,
+    /// Kill the server and start it again on its data
+    Restart,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AddArgs {
+    /// up: from client to server; down: from server to client
+    #[arg(long, global = true, value_name = "WAY", default_value = "both", value_parser = direction_parser())]
+    pub(crate) direction: Direction,
+    /// all; open: those that are open now; new: those opened from now on
+    #[arg(long, global = true, value_name = "WHICH", default_value = "all", value_parser = connections_parser())]
+    pub(crate) connections: Connections,
+    /// Name by which it is removed; a fault of that name is replaced [default: one such as latency-1]
+    #[arg(long, global = true, value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub(crate) name: String,
+    #[command(subcommand)]
+    pub(crate) effect: EffectArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EffectArgs {
+    /// Bytes come later, in their order
+    Latency {
+        /// So much later, such as 100ms
+        latency: Span,
+        /// And up to so much later still, at random
+        #[arg(long, value_name = "TIME", default_value = "0ms")]
+        jitter: Span,
+    },
+    /// Pieces are lost and sent again: nothing is missing, but what follows waits
+    Loss {
+        /// How likely a piece is lost, 1 to 100
+        percent: u8,
+        /// When it is sent again for the first time
+        #[arg(long, value_name = "TIME", default_value = "200ms")]
+        retransmit: Span,
+    },
+    /// No more than so much a second passes
+    Bandwidth {
+        /// Bytes a second, such as 64KiB
+        size: ByteSize,
+    },
+    /// Bytes wait until the fault is removed, and come then
+    Stall,
+    /// Bytes are swallowed, and the connection stays
+    Cut,
+    /// Connections are reset (RST)
+    Reset,
+    /// The end of a connection is passed on later
+    SlowClose {
+        /// So much later, such as 2s
+        delay: Span,
+    },
+    /// Connections are closed after so many bytes, counted from now
+    LimitBytes {
+        /// Bytes that still pass, such as 4KiB
+        size: ByteSize,
+    },
+    /// New connections are refused
+    Refuse,
 }
 
 #[derive(Debug, Args)]
@@ -126,6 +239,9 @@ pub(crate) struct LeaseArgs {
     /// Whether each lease is a whole server, or a database in a shared one
     #[arg(long, value_name = "ISOLATION", value_parser = isolation_parser())]
     pub(crate) isolation: Option<Isolation>,
+    /// Put a proxy in front of each server, on which `testenv faults` can set faults
+    #[arg(long)]
+    pub(crate) faults: bool,
     /// When to keep the servers afterwards [default: $TESTENV_KEEP, or `broker.keep` of testenv.toml]
     #[arg(long, value_name = "WHEN", value_parser = keep_parser())]
     pub(crate) keep: Option<KeepPolicy>,
@@ -178,6 +294,14 @@ fn isolation_parser() -> impl clap::builder::TypedValueParser<Value = Isolation>
         ("namespace", Isolation::Namespace),
         ("shared", Isolation::Shared),
     ])
+}
+
+fn direction_parser() -> impl clap::builder::TypedValueParser<Value = Direction> {
+    words(&[("up", Direction::Up), ("down", Direction::Down), ("both", Direction::Both)])
+}
+
+fn connections_parser() -> impl clap::builder::TypedValueParser<Value = Connections> {
+    words(&[("all", Connections::All), ("open", Connections::Open), ("new", Connections::New)])
 }
 
 fn keep_parser() -> impl clap::builder::TypedValueParser<Value = KeepPolicy> {

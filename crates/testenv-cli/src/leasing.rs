@@ -27,7 +27,9 @@ pub(crate) fn requests(config: &Config, args: &LeaseArgs) -> Result<Vec<LeaseReq
     let template = LeaseRequest {
         isolation: args.isolation,
         keep: Some(keep(config, args)?),
-        wait_ms: wait_ms()?,
+        wait_ms: number(env::WAIT_MS, "is no number of milliseconds")?,
+        faults: args.faults,
+        seed: number(env::SEED, "is no seed, which is a whole number")?,
         ..LeaseRequest::default()
     };
     let roles = match &config.run.roles {
@@ -71,11 +73,10 @@ fn keep(config: &Config, args: &LeaseArgs) -> Result<KeepPolicy, CliError> {
     })
 }
 
-fn wait_ms() -> Result<Option<u64>, CliError> {
-    let Some(text) = std::env::var_os(env::WAIT_MS).filter(|it| !it.is_empty()) else { return Ok(None) };
+/// The number in an environment variable, if there is one.
+fn number(variable: &str, wrong: &str) -> Result<Option<u64>, CliError> {
+    let Some(text) = std::env::var_os(variable).filter(|it| !it.is_empty()) else { return Ok(None) };
     let text = text.to_string_lossy();
-    text.parse().map(Some).map_err(|_| {
-        let text = format!("{}={text} is no number of milliseconds", env::WAIT_MS);
-        CliError::new(exit_codes::USAGE, text)
-    })
+    let refuse = |_| CliError::new(exit_codes::USAGE, format!("{variable}={text} {wrong}"));
+    text.parse().map(Some).map_err(refuse)
 }

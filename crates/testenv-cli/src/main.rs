@@ -23,6 +23,7 @@ fn main() -> ExitCode {
     let done = match args.command {
         Command::Broker(args) => commands::broker::broker(&workspace, &args),
         Command::Status(args) => commands::status::status(&workspace, &args),
+        Command::Faults(args) => commands::faults::faults(&workspace, &args),
         Command::Down(args) => commands::down::down(&workspace, &args),
         Command::Clean(args) => commands::clean::clean(&workspace, &args),
         Command::Doctor(args) => commands::doctor::doctor(&workspace, &args),

@@ -90,6 +90,10 @@ pub struct ServiceConfig {
     /// How long preparing may take, from an empty server to the end of the seed; `120s` when absent.
     #[serde(default)]
     pub prepare_timeout: Option<Span>,
+    /// Puts a proxy in front of every lease of the role, on which tests can set faults: latency, cuts, resets. Off by
+    /// default; a test can also ask for it by itself.
+    #[serde(default)]
+    pub faults: bool,
     /// Environment variables for the commands that `testenv exec` and `testenv run` start. Placeholders:
     /// `{url}`, `{host}`, `{port}`, `{user}`, `{password}`, `{database}`, `{socket}`, `{role}`. When absent,
     /// those that clients of the service read; docs/services.md lists them.
@@ -239,6 +243,7 @@ impl ServiceConfig {
             migrations: None,
             seed: None,
             prepare_timeout: None,
+            faults: false,
             env: None,
             alone_with_database_url: true,
         }

@@ -1,6 +1,7 @@
 //! Sizes and times as people write them: `2GiB`, `90s`.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
@@ -87,6 +88,25 @@ fn parse_span(text: &str) -> Option<Span> {
     number.checked_mul(millis).map(|millis| Span(Duration::from_millis(millis)))
 }
 
+const A_SIZE: &str = "a size such as \"512MiB\" or \"2GiB\"";
+const A_TIME: &str = "a time such as \"500ms\", \"90s\", \"10m\" or \"2h\"";
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse_size(text).ok_or_else(|| format!("expected {A_SIZE}"))
+    }
+}
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse_span(text).ok_or_else(|| format!("expected {A_TIME}"))
+    }
+}
+
 struct ByVisiting<T> {
     expecting: &'static str,
     parse: fn(&str) -> Option<T>,
@@ -115,7 +135,7 @@ impl<T> de::Visitor<'_> for ByVisiting<T> {
 impl<'de> Deserialize<'de> for ByteSize {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(ByVisiting {
-            expecting: "a size such as \"512MiB\" or \"2GiB\"",
+            expecting: A_SIZE,
             parse: parse_size,
             number: Some(ByteSize),
         })
@@ -124,11 +144,7 @@ impl<'de> Deserialize<'de> for ByteSize {
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ByVisiting {
-            expecting: "a time such as \"500ms\", \"90s\", \"10m\" or \"2h\"",
-            parse: parse_span,
-            number: None,
-        })
+        deserializer.deserialize_any(ByVisiting { expecting: A_TIME, parse: parse_span, number: None })
     }
 }
 
@@ -202,6 +218,7 @@ mod tests {
         assert_eq!(parse_span("2 h"), Some(Span::from_secs(7200)));
         assert_eq!(parse_span("90"), None);
         assert_eq!(parse_span("-1s"), None);
+        assert_eq!("90".parse::<Span>().unwrap_err(), format!("expected {A_TIME}"));
     }
 
     #[test]

@@ -66,12 +66,12 @@ pub(crate) fn test(options: TokenStream, item: TokenStream) -> Result<TokenStrea
 fn work(params: &[Param], is_async: bool) -> TokenStream {
     let (ask, receive, done) = match is_async {
         true => (
-            "let ASKED = __testenv_scope.ask_async::<TYPE>(ROLE, ISOLATION)?;",
+            "let ASKED = __testenv_scope.ask_async::<TYPE>(ROLE, ISOLATION, FAULTS)?;",
             "__testenv_scope.receive_async::<TYPE>(ASKED).await?,",
             "BODY(ARGUMENTS).await",
         ),
         false => (
-            "let ASKED = __testenv_scope.ask::<TYPE>(ROLE, ISOLATION)?;",
+            "let ASKED = __testenv_scope.ask::<TYPE>(ROLE, ISOLATION, FAULTS)?;",
             "__testenv_scope.receive::<TYPE>(ASKED)?,",
             "BODY(ARGUMENTS)",
         ),
@@ -100,6 +100,7 @@ fn work(params: &[Param], is_async: bool) -> TokenStream {
                 ("TYPE", &param.ty),
                 ("ROLE", &role),
                 ("ISOLATION", &isolation(param.options.isolation)),
+                ("FAULTS", &fill(if param.options.faults { "true" } else { "false" }, &[])),
             ],
         ));
         arguments.extend(fill_at(span, receive, &[("TYPE", &param.ty), ("ASKED", &asked)]));
@@ -145,7 +146,7 @@ mod tests {
     fn a_sync_test_asks_for_all_before_it_waits_for_one() {
         check(
             "isolation = \"namespace\"",
-            "fn t(db: Postgres, #[testenv(role = \"cache\")] mut cache: Redis) -> Result<(), E> { body() }",
+            "fn t(db: Postgres, #[testenv(role = \"cache\", faults)] mut cache: Redis) -> Result<(), E> { body() }",
             "#[::core::prelude::v1::test]
             fn t() -> ::std::process::ExitCode {
                 fn __testenv_body(db: Postgres, mut cache: Redis,) -> Result<(), E> { body() }
@@ -155,9 +156,9 @@ mod tests {
                 );
                 __testenv_scope.run(|| {
                     let __testenv_asked_0 = __testenv_scope.ask::<Postgres>(
-                        ::core::option::Option::None, ::core::option::Option::None)?;
+                        ::core::option::Option::None, ::core::option::Option::None, false)?;
                     let __testenv_asked_1 = __testenv_scope.ask::<Redis>(
-                        ::core::option::Option::Some(\"cache\"), ::core::option::Option::None)?;
+                        ::core::option::Option::Some(\"cache\"), ::core::option::Option::None, true)?;
                     ::core::result::Result::<_, ::testenv::Error>::Ok(__testenv_body(
                         __testenv_scope.receive::<Postgres>(__testenv_asked_0)?,
                         __testenv_scope.receive::<Redis>(__testenv_asked_1)?,
@@ -182,7 +183,7 @@ mod tests {
                 __testenv_scope.run_should_panic(|| {
                     ::testenv::__private::block_on_multi_thread(::core::option::Option::Some(2), async {
                         let __testenv_asked_0 = __testenv_scope.ask_async::<Transaction>(
-                            ::core::option::Option::None, ::core::option::Option::None)?;
+                            ::core::option::Option::None, ::core::option::Option::None, false)?;
                         ::core::result::Result::<_, ::testenv::Error>::Ok(__testenv_body(
                             __testenv_scope.receive_async::<Transaction>(__testenv_asked_0).await?,
                         ).await)

@@ -23,6 +23,8 @@ pub(crate) struct ParamOptions {
     pub(crate) role: Option<Literal>,
     /// Isolation: the name of a variant.
     pub(crate) isolation: Option<&'static str>,
+    /// Whether there is a proxy for faults.
+    pub(crate) faults: bool,
 }
 
 impl TestOptions {
@@ -30,7 +32,7 @@ impl TestOptions {
         let mut options = Self::default();
         let mut flavor = None;
         let mut worker_threads = None;
-        for (name, value) in pairs(tokens)? {
+        for (name, value) in given(tokens, &[])?.pairs {
             let word = name.to_string();
             match word.as_str() {
                 "isolation" => options.isolation = Some(isolation(&value)?),
@@ -71,8 +73,9 @@ impl TestOptions {
 
 impl ParamOptions {
     pub(crate) fn parse(tokens: TokenStream) -> Result<Self, Refusal> {
-        let mut options = Self::default();
-        for (name, value) in pairs(tokens)? {
+        let given = given(tokens, &["faults"])?;
+        let mut options = Self { faults: !given.flags.is_empty(), ..Self::default() };
+        for (name, value) in given.pairs {
             match name.to_string().as_str() {
                 "role" => {
                     text(&value)?;
@@ -83,7 +86,7 @@ impl ParamOptions {
                     return Err(Refusal::new(
                         name.span(),
                         format!(
-                            "`{other}` is not an option of an argument; there are `role` and `isolation`"
+                            "`{other}` is not an option of an argument; there are `role`, `isolation` and `faults`"
                         ),
                     ));
                 }
@@ -123,32 +126,51 @@ fn multi_thread(flavor: Option<Literal>, workers: Option<Literal>) -> Result<Opt
     }
 }
 
-/// `name = literal` with commas between and perhaps one at the end.
-fn pairs(tokens: TokenStream) -> Result<Vec<(Ident, Literal)>, Refusal> {
-    let mut pairs = Vec::new();
+/// What was found between the parentheses.
+#[derive(Debug, Default)]
+struct Given {
+    /// Options with a value.
+    pairs: Vec<(Ident, Literal)>,
+    /// Options that are their name alone.
+    flags: Vec<Ident>,
+}
+
+/// `name = literal`, or one of the names in `flags` alone, with commas between and perhaps one at the end.
+fn given(tokens: TokenStream, flags: &[&str]) -> Result<Given, Refusal> {
+    let mut given = Given::default();
     let mut seen = BTreeSet::new();
     let mut trees = tokens.into_iter();
     while let Some(tree) = trees.next() {
         let TokenTree::Ident(name) = tree else {
             return Err(Refusal::new(tree.span(), "expected an option, such as `isolation = \"namespace\"`"));
         };
-        let value = match (trees.next(), trees.next()) {
-            (Some(TokenTree::Punct(equals)), Some(TokenTree::Literal(value))) if equals.as_char() == '=' => {
-                value
-            }
-            _ => return Err(Refusal::new(name.span(), format!("expected `{name} = …` with a literal"))),
-        };
-        if !seen.insert(name.to_string()) {
+        let word = name.to_string();
+        if !seen.insert(word.clone()) {
             return Err(Refusal::new(name.span(), format!("`{name}` is given twice")));
         }
-        pairs.push((name, value));
+        if flags.contains(&word.as_str()) {
+            given.flags.push(name);
+        } else {
+            let value = value(&mut trees, &name)?;
+            given.pairs.push((name, value));
+        }
         match trees.next() {
             None => break,
             Some(TokenTree::Punct(comma)) if comma.as_char() == ',' => {}
             Some(other) => return Err(Refusal::new(other.span(), "expected a comma between options")),
         }
     }
-    Ok(pairs)
+    Ok(given)
+}
+
+/// The `= literal` after a name.
+fn value(trees: &mut impl Iterator<Item = TokenTree>, name: &Ident) -> Result<Literal, Refusal> {
+    match (trees.next(), trees.next()) {
+        (Some(TokenTree::Punct(equals)), Some(TokenTree::Literal(value))) if equals.as_char() == '=' => {
+            Ok(value)
+        }
+        _ => Err(Refusal::new(name.span(), format!("expected `{name} = …` with a literal"))),
+    }
 }
 
 fn isolation(value: &Literal) -> Result<&'static str, Refusal> {
@@ -214,6 +236,8 @@ mod tests {
         let param = ParamOptions::parse("role = \"cache\", isolation = \"shared\"".parse().unwrap()).unwrap();
         assert_eq!(param.role.unwrap().to_string(), "\"cache\"");
         assert_eq!(param.isolation, Some("Shared"));
+        assert!(!param.faults);
+        assert!(ParamOptions::parse("role = \"cache\", faults".parse().unwrap()).unwrap().faults);
     }
 
     #[test]
@@ -240,6 +264,8 @@ mod tests {
         assert!(refused("flavor = \"multi_thread\"", false).contains("async fn"));
         assert!(refused("block_on = \"smol::block_on\"", false).contains("async fn"));
         let param = ParamOptions::parse("name = \"x\"".parse().unwrap()).unwrap_err();
-        assert!(param.message().contains("`role` and `isolation`"));
+        assert!(param.message().contains("`role`, `isolation` and `faults`"));
+        let valued = ParamOptions::parse("faults = true".parse().unwrap()).unwrap_err();
+        assert!(valued.message().contains("comma"), "{}", valued.message());
     }
 }

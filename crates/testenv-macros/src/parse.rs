@@ -278,7 +278,7 @@ mod tests {
             ("fn t(&mut self) {}", "with a type"),
             ("fn t(, a: A) {}", "with a type"),
             ("fn t(#[testenv] db: Postgres) {}", "#[testenv(role"),
-            ("fn t(#[testenv(rol = \"x\")] db: Postgres) {}", "`role` and `isolation`"),
+            ("fn t(#[testenv(rol = \"x\")] db: Postgres) {}", "`role`, `isolation` and `faults`"),
             ("fn t(#[testenv()] #[testenv()] db: Postgres) {}", "twice"),
         ] {
             match parse(item) {

@@ -23,6 +23,7 @@ pub struct Builder<S> {
     keep: Option<KeepPolicy>,
     wait: Option<Duration>,
     pub(crate) test: Option<String>,
+    pub(crate) faults: bool,
     service: PhantomData<fn() -> S>,
 }
 
@@ -58,7 +59,15 @@ pub trait Acquire {
 
 impl<S: Service> Builder<S> {
     pub(crate) fn new() -> Self {
-        Self { role: None, isolation: None, keep: None, wait: None, test: None, service: PhantomData }
+        Self {
+            role: None,
+            isolation: None,
+            keep: None,
+            wait: None,
+            test: None,
+            faults: false,
+            service: PhantomData,
+        }
     }
 
     /// The role in `testenv.toml`. Needed only where several roles are of this kind of service.
@@ -82,6 +91,13 @@ impl<S: Service> Builder<S> {
     /// How long to wait for the lease; else `TESTENV_WAIT_MS` or the broker's configuration decides.
     pub fn wait(mut self, wait: Duration) -> Self {
         self.wait = Some(wait);
+        self
+    }
+
+    /// Puts a proxy in front of the server, on which [`Faults`](crate::Faults) can be set. It costs some microseconds a
+    /// round trip; without this there is none.
+    pub fn faults(mut self) -> Self {
+        self.faults = true;
         self
     }
 
@@ -112,7 +128,12 @@ impl<S: Service> Builder<S> {
             keep,
             wait_ms: wait.map(|wait| wait.min(MAX_WAIT).as_millis() as u64),
             // A session that nobody takes over is a session wasted, so it is asked for where it can be used.
-            handover: cfg!(feature = "tokio-postgres") && S::KIND == ServiceKind::Postgres && !shared,
+            handover: cfg!(feature = "tokio-postgres")
+                && S::KIND == ServiceKind::Postgres
+                && !shared
+                && !self.faults,
+            faults: self.faults,
+            seed: settings::seed()?,
         };
         lease::Asked::send(request, S::KIND).map(Asked)
     }

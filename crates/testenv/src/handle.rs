@@ -20,12 +20,17 @@ macro_rules! handle {
                 &self.lease().url
             }
 
+            /// The server's own URL, past any proxy: for what a test wants to see or do whatever faults hold.
+            pub fn direct_url(&self) -> &str {
+                self.lease().direct_url.as_deref().unwrap_or(self.url())
+            }
+
             /// TCP host.
             pub fn host(&self) -> &str {
                 &self.lease().host
             }
 
-            /// TCP port.
+            /// TCP port; that of the proxy, where faults were asked for.
             pub fn port(&self) -> u16 {
                 self.lease().port
             }
@@ -46,7 +51,7 @@ macro_rules! handle {
                 &self.lease().env
             }
 
-            /// Shell command that connects a client.
+            /// Shell command that connects a client, past any proxy.
             pub fn connect_command(&self) -> &str {
                 &self.lease().connect_command
             }
@@ -65,6 +70,13 @@ macro_rules! handle {
             /// When the broker does not answer.
             pub fn keep(&self, reason: &str) -> Result<crate::Kept, crate::Error> {
                 self.held.keep(reason)
+            }
+
+            /// What can go wrong on the way to the server, and with it: latency, cuts, resets, a pause. The lease has
+            /// to be asked for with `#[testenv(faults)]` or `.faults()` on its builder; url, port, environment and
+            /// connections made by this handle then lead through a proxy, the unix socket past it.
+            pub fn faults(&self) -> crate::Faults<'_> {
+                crate::Faults::new(&self.held)
             }
 
             /// Everything that the broker said about the lease, the password included.

@@ -102,7 +102,7 @@ fn ask(workspace: &Workspace, request: &LeaseRequest) -> Result<client::Asked, C
 /// A lease that lasts as long as this value: dropping it closes the connection, which is the release.
 pub(crate) struct Held {
     pub(crate) lease: Lease,
-    client: Client,
+    pub(crate) client: Client,
     connection: Mutex<client::Held>,
     #[cfg(feature = "tokio-postgres")]
     handover: Mutex<Option<String>>,
@@ -146,7 +146,13 @@ impl Held {
         self.handover.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn path(&self, what: &str) -> String {
+    /// Whether drivers connect over TCP: through a proxy, or because there is no unix socket.
+    #[cfg(any(feature = "redis", feature = "sqlx", feature = "tokio-postgres"))]
+    pub(crate) fn is_over_tcp(&self) -> bool {
+        self.lease.direct_port.is_some() || self.lease.socket.is_empty()
+    }
+
+    pub(crate) fn path(&self, what: &str) -> String {
         format!("/v1/leases/{}/{what}", self.lease.id)
     }
 }

@@ -80,7 +80,8 @@
 //!
 //! # Environment
 //!
-//! `TESTENV_KEEP` says when data is kept, `TESTENV_WAIT_MS` how long to wait for a lease. `TESTENV_BROKER`,
+//! `TESTENV_KEEP` says when data is kept, `TESTENV_WAIT_MS` how long to wait for a lease, `TESTENV_SEED` what is
+//! random in faults. `TESTENV_BROKER`,
 //! `TESTENV_WORKSPACE`, `TESTENV_RUNTIME_DIR` and `TESTENV_BIN` lead to the broker; see
 //! [`testenv_api::discovery::env`]. `NEXTEST_ATTEMPT_ID` and `NEXTEST_TEST_NAME` name the test. Nothing else
 //! is read.
@@ -91,6 +92,7 @@
 mod builder;
 mod error;
 mod executor;
+mod faults;
 mod fixture;
 mod handle;
 mod kafka;
@@ -109,11 +111,13 @@ mod story;
 
 pub use testenv_api::client::ClientError;
 pub use testenv_api::{
-    Engine, Isolation, KeepPolicy, Kept, Lease, Problem, ProblemKind, ServiceKind, Timings,
+    Connections, Direction, Effect, Engine, Fault, FaultsStatus, Isolation, KeepPolicy, Kept, Lease, Problem,
+    ProblemKind, ServiceKind, Timings,
 };
 
 pub use builder::{Builder, acquire};
 pub use error::{BoxError, Error, Story};
+pub use faults::{FaultGuard, Faults};
 pub use fixture::{AsyncFixture, Context, Fixture, Shared};
 pub use kafka::Kafka;
 pub use mysql::Mysql;
@@ -151,6 +155,7 @@ pub use redis::Redis;
 ///
 /// `#[testenv(role = "…")]` names the role in `testenv.toml`, which is needed where several roles are of the
 /// same kind of service. `#[testenv(isolation = "…")]` overrides the isolation for this argument.
+/// `#[testenv(faults)]` puts a proxy in front of the server, on which the test can set [`Faults`].
 ///
 /// ```no_run,test_harness
 /// # use testenv::Redis;

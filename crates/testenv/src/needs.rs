@@ -33,6 +33,7 @@ pub struct Wish<'a> {
     pub(crate) test: &'a str,
     pub(crate) role: Option<&'a str>,
     pub(crate) isolation: Option<Isolation>,
+    pub(crate) faults: bool,
 }
 
 impl<'a> Wish<'a> {
@@ -61,6 +62,7 @@ pub(crate) fn ask_one<S: Service>(wish: &Wish<'_>) -> Result<Asked, Error> {
     let mut builder = Builder::<S>::new();
     builder.role = wish.role.map(str::to_owned);
     builder.isolation = wish.isolation;
+    builder.faults = wish.faults;
     builder.test = Some(wish.test.to_owned());
     builder.send()
 }

@@ -32,7 +32,8 @@ impl Postgres {
         &self.lease().database
     }
 
-    /// The directory of the server's unix socket, where no password is needed. Clients take it as the host.
+    /// The directory of the server's unix socket, where no password is needed. Clients take it as the host, with
+    /// the server's own port. No fault has an effect on it.
     pub fn socket(&self) -> &Path {
         Path::new(&self.lease().socket)
     }

@@ -18,7 +18,7 @@ impl Redis {
         &self.lease().database
     }
 
-    /// The server's unix socket. The password is needed there too.
+    /// The server's unix socket. The password is needed there too. No fault has an effect on it.
     pub fn socket(&self) -> &Path {
         Path::new(&self.lease().socket)
     }
@@ -32,7 +32,7 @@ mod driver {
     use crate::Error;
 
     impl Redis {
-        /// A client of the crate `redis`, over the unix socket.
+        /// A client of the crate `redis`, over the unix socket, or through the proxy where faults were asked for.
         ///
         /// # Errors
         /// When the driver refuses the address.
@@ -44,7 +44,11 @@ mod driver {
             if !self.password().is_empty() {
                 settings = settings.set_password(self.password());
             }
-            ConnectionAddr::Unix(self.socket().to_path_buf())
+            let address = match self.held.is_over_tcp() {
+                true => ConnectionAddr::Tcp(self.host().to_owned(), self.port()),
+                false => ConnectionAddr::Unix(self.socket().to_path_buf()),
+            };
+            address
                 .into_connection_info()
                 .and_then(|info| redis::Client::open(info.set_redis_settings(settings)))
                 .map_err(failed)

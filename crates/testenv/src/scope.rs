@@ -42,8 +42,9 @@ impl Scope {
         &self,
         role: Option<&str>,
         isolation: Option<Isolation>,
+        faults: bool,
     ) -> Result<Pending<F, F::Needs>, Error> {
-        F::Needs::ask(&self.wish(role, isolation)).map(|asked| Pending(asked, PhantomData))
+        F::Needs::ask(&self.wish(role, isolation, faults)).map(|asked| Pending(asked, PhantomData))
     }
 
     /// Waits for an argument of a sync test.
@@ -57,8 +58,9 @@ impl Scope {
         &self,
         role: Option<&str>,
         isolation: Option<Isolation>,
+        faults: bool,
     ) -> Result<Pending<F, F::Needs>, Error> {
-        F::Needs::ask(&self.wish(role, isolation)).map(|asked| Pending(asked, PhantomData))
+        F::Needs::ask(&self.wish(role, isolation, faults)).map(|asked| Pending(asked, PhantomData))
     }
 
     /// Waits for an argument of an async test.
@@ -116,8 +118,8 @@ impl Scope {
         held
     }
 
-    fn wish<'a>(&self, role: Option<&'a str>, isolation: Option<Isolation>) -> Wish<'a> {
-        Wish { test: self.test, role, isolation: isolation.or(self.isolation) }
+    fn wish<'a>(&self, role: Option<&'a str>, isolation: Option<Isolation>, faults: bool) -> Wish<'a> {
+        Wish { test: self.test, role, isolation: isolation.or(self.isolation), faults }
     }
 
     fn passed(&self) {

@@ -25,6 +25,11 @@ pub(crate) fn wait() -> Result<Option<Duration>, Error> {
     text(env::WAIT_MS)?.map(|value| parse_wait(&value)).transpose()
 }
 
+/// `TESTENV_SEED`: what is random in faults.
+pub(crate) fn seed() -> Result<Option<u64>, Error> {
+    text(env::SEED)?.map(|value| parse_seed(&value)).transpose()
+}
+
 /// The attempt's name, for the record.
 pub(crate) fn attempt() -> Option<String> {
     std::env::var(NEXTEST_ATTEMPT_ID).ok()
@@ -72,6 +77,15 @@ fn parse_wait(value: &str) -> Result<Duration, Error> {
     }
 }
 
+fn parse_seed(value: &str) -> Result<u64, Error> {
+    value.parse().map_err(|_| {
+        Error::Misused(
+            Story::new(format!("{} is {value:?}, which is no seed", env::SEED))
+                .hint("set it to a whole number, such as `42`, or unset it"),
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +97,14 @@ mod tests {
             assert_eq!(parse_keep(&name).unwrap(), policy);
         }
         assert!(parse_keep("sometimes").unwrap_err().to_string().contains("hint: set it to `failed`"));
+    }
+
+    #[test]
+    fn a_seed_is_a_whole_number() {
+        assert_eq!(parse_seed("18446744073709551615").unwrap(), u64::MAX);
+        for value in ["-1", "1e3", "today"] {
+            assert!(parse_seed(value).unwrap_err().to_string().contains("is no seed"), "{value}");
+        }
     }
 
     #[test]

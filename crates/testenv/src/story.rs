@@ -123,6 +123,8 @@ mod tests {
             url: String::new(),
             host: String::new(),
             port: 1,
+            direct_url: None,
+            direct_port: None,
             ports: BTreeMap::new(),
             user: String::new(),
             password: String::new(),

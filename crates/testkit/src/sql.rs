@@ -19,7 +19,7 @@ pub struct Sql {
 }
 
 impl Sql {
-    /// Connects over the lease's unix socket.
+    /// Connects over the server's unix socket, past any proxy.
     ///
     /// # Errors
     /// What the driver says.
@@ -33,7 +33,8 @@ impl Sql {
     /// What the driver says.
     pub fn connect_to(lease: &Lease, database: &str) -> Result<Self, String> {
         let mut config = tokio_postgres::Config::new();
-        config.host_path(&lease.socket).port(lease.port).user(&lease.user).dbname(database);
+        let port = lease.direct_port.unwrap_or(lease.port);
+        config.host_path(&lease.socket).port(port).user(&lease.user).dbname(database);
         Self::open(&config)
     }
 

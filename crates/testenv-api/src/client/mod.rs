@@ -137,6 +137,15 @@ impl Client {
         self.exchange(&operation, Some(&json)).map(drop)
     }
 
+    /// `DELETE path`, answered with JSON.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let operation = format!("DELETE {path}");
+        self.decode(&operation, &self.exchange(&operation, None)?)
+    }
+
     /// Asks for a lease and holds it until the answer is dropped or this process ends.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use rustix::process::{Pid, PidfdFlags};
 use serde::Serialize;
 use testenv_api::{Event, Lease, LeaseRequest, Problem, ProblemKind};
+use testenv_services::service::Endpoint;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
@@ -20,6 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::Peer;
 use super::problem::{Body, Refusal};
 use crate::core::{Core, micros};
+use crate::faults::{PROXY_HOST, Proxy};
 use crate::handover::Offer;
 use crate::loan::Loan;
 use crate::metrics::RefusalLabel;
@@ -61,11 +63,17 @@ async fn lease(core: &Arc<Core>, peer: Peer, request: &LeaseRequest) -> Result<R
     let id = core.next_id();
     let item = loan.item();
     let spec = Arc::clone(&item.spec);
-    let endpoint = item.endpoint().clone();
-    // A session that is not wanted is closed now: it would be in the way of a test that drops its database.
-    let session = item.take_session().filter(|_| request.handover);
-    let offer = session.and_then(|session| Offer::make(session, &endpoint.socket_dir, &id).ok());
-    let connect_command = spec.connect_command(&endpoint);
+    let own = item.endpoint().clone();
+    // What the test is told: where its server is, or the proxy in front of it.
+    let (endpoint, proxy) = match request.faults || spec.config.faults {
+        true => front(&own, request.seed.unwrap_or(0)).map(|(seen, proxy)| (seen, Some(proxy)))?,
+        false => (own.clone(), None),
+    };
+    // A session that is not wanted is closed now: it would be in the way of a test that drops its database. One that
+    // is handed over knows no faults.
+    let session = item.take_session().filter(|_| request.handover && proxy.is_none());
+    let offer = session.and_then(|session| Offer::make(session, &own.socket_dir, &id).ok());
+    let connect_command = spec.connect_command(&own);
     timings.total_us = micros(arrived);
     let lease = Lease {
         id: id.clone(),
@@ -76,6 +84,8 @@ async fn lease(core: &Arc<Core>, peer: Peer, request: &LeaseRequest) -> Result<R
         engine: spec.build.engine.clone(),
         snapshot: item.snapshot.clone(),
         url: spec.url(&endpoint),
+        direct_url: proxy.as_ref().map(|_| spec.url(&own)),
+        direct_port: proxy.as_ref().map(|_| own.port),
         env: spec.env(&endpoint)?,
         socket: spec.socket(&endpoint),
         connect_command: connect_command.clone(),
@@ -91,7 +101,7 @@ async fn lease(core: &Arc<Core>, peer: Peer, request: &LeaseRequest) -> Result<R
     };
     let (events, received) = mpsc::channel(4);
     let pid = peer.pid.and_then(|pid| u32::try_from(pid).ok());
-    core.hold(&id, request, &mut loan, pid, arrived, timings, &connect_command, events);
+    core.hold(&id, request, &mut loan, pid, arrived, timings, &connect_command, events, proxy);
     let (lines, stream) = mpsc::channel(4);
     let _ = lines.try_send(line(&lease));
     tokio::spawn(until_released(Arc::clone(core), id, loan, offer, process, lines, received));
@@ -99,6 +109,15 @@ async fn lease(core: &Arc<Core>, peer: Peer, request: &LeaseRequest) -> Result<R
     // Nothing comes after a lease on its connection.
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson"), (header::CONNECTION, "close")], body)
         .into_response())
+}
+
+/// A proxy with a port for each of the server's, and the endpoint as it is seen through it.
+fn front(own: &Endpoint, seed: u64) -> Result<(Endpoint, Arc<Proxy>), Problem> {
+    let ports = std::iter::once(own.port).chain(own.ports.values().copied());
+    let proxy = Proxy::start(ports.map(|port| (own.host.clone(), port)).collect(), seed)?;
+    let (port, others) = proxy.ports().split_first().expect("a port for each target");
+    let ports = own.ports.keys().cloned().zip(others.iter().copied()).collect();
+    Ok((Endpoint { host: PROXY_HOST.into(), port: *port, ports, ..own.clone() }, proxy))
 }
 
 /// Holds the lease until its connection or its process ends.
@@ -134,6 +153,7 @@ async fn until_released(
         }
     }
     drop(offer);
+    core.resume_if_paused(&id);
     core.end(&id, loan);
 }
 

@@ -1,5 +1,6 @@
 //! The HTTP face of the broker.
 
+mod faults;
 mod lease;
 mod openapi;
 mod problem;
@@ -12,7 +13,7 @@ use axum::extract::connect_info::Connected;
 use axum::extract::{Path as UrlPath, Query, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::serve::IncomingStream;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
@@ -113,6 +114,9 @@ fn router(core: Arc<Core>) -> Router {
         .route("/v1/leases/{id}/outcome", post(outcome))
         .route("/v1/leases/{id}/keep", post(keep))
         .route("/v1/leases/{id}/logs", get(logs))
+        .route("/v1/leases/{id}/faults", get(faults::list).post(faults::add).delete(faults::clear))
+        .route("/v1/leases/{id}/faults/{name}", delete(faults::remove))
+        .route("/v1/leases/{id}/server", post(faults::server))
         .route("/v1/services", get(services))
         .route("/v1/health", get(health))
         .route("/v1/status", get(status))

@@ -13,6 +13,7 @@ use testenv_services::server::Server;
 use tokio::sync::mpsc;
 
 use super::{Core, PoolKey};
+use crate::faults::Proxy;
 use crate::loan::{Item, Loan, What};
 use crate::metrics::{LeaseLabels, RoleLabel};
 
@@ -36,6 +37,12 @@ pub(super) struct Active {
     pub(super) told: bool,
     pub(super) connect_command: String,
     pub(super) events: mpsc::Sender<Event>,
+    /// In front of the server, if the lease asked for faults.
+    pub(super) proxy: Option<Arc<Proxy>>,
+    /// Whether the test has had its server stopped, and not let go on.
+    pub(super) is_paused: bool,
+    /// Whether the test has had its server killed.
+    pub(super) is_killed: bool,
 }
 
 impl Active {
@@ -43,8 +50,16 @@ impl Active {
     pub(super) fn tell_if_exited(&mut self) {
         if !self.told && self.exited.load(Ordering::Acquire) {
             self.told = true;
+            if let Some(proxy) = &self.proxy {
+                drop(proxy.server_ended());
+            }
+            let reason = if self.is_killed {
+                "it was killed, as the test asked"
+            } else {
+                "the server ended while it was leased"
+            };
             let _ = self.events.try_send(Event::ServerExited {
-                reason: "the server ended while it was leased".into(),
+                reason: reason.into(),
                 log_tail: self.log.tail_since(self.log_position, LOG_LINES),
             });
         }
@@ -83,6 +98,7 @@ impl Core {
         timings: Timings,
         connect_command: &str,
         events: mpsc::Sender<Event>,
+        proxy: Option<Arc<Proxy>>,
     ) {
         let keep = self.keep_policy(request);
         let key = loan.key.clone();
@@ -110,6 +126,9 @@ impl Core {
             told: false,
             connect_command: connect_command.to_owned(),
             events,
+            proxy,
+            is_paused: false,
+            is_killed: false,
         };
         let mut state = self.lock();
         // It may have ended on its way here, when nobody knew yet whom to tell.
@@ -202,7 +221,7 @@ impl Core {
     }
 }
 
-fn no_lease(id: &str) -> Problem {
+pub(super) fn no_lease(id: &str) -> Problem {
     Problem::new(ProblemKind::NotFound, format!("nobody holds a lease {id:?}"))
         .hint("leases end with the connection that asked for them; `testenv status` lists those held")
 }

@@ -1,6 +1,7 @@
 //! The state of pools and leases, and every change of it.
 
 pub(crate) mod admission;
+mod faults;
 mod leases;
 mod view;
 

@@ -5,5 +5,6 @@ pub(crate) mod clean;
 pub(crate) mod doctor;
 pub(crate) mod down;
 pub(crate) mod exec;
+pub(crate) mod faults;
 pub(crate) mod run;
 pub(crate) mod status;

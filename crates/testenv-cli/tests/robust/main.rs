@@ -5,6 +5,7 @@
 mod disks;
 mod engines;
 mod external;
+mod faults;
 mod forks;
 mod hostile;
 mod isolation;

@@ -10,7 +10,7 @@ impl Postgres {
     ///
     /// The first call takes over a session that is authenticated already, where the broker has one: that
     /// saves the 1.5 ms in which the server starts a process for it. Later calls, and the first where there
-    /// is none, connect over the unix socket.
+    /// is none, connect over the unix socket, or through the proxy where faults were asked for.
     ///
     /// # Errors
     /// When the server cannot be reached, or the calling code does not run on tokio.
@@ -28,10 +28,15 @@ impl Postgres {
         Ok(client)
     }
 
-    /// The settings with which `tokio-postgres` connects over the unix socket, to make connections of your own.
+    /// The settings with which `tokio-postgres` connects over the unix socket, or through the proxy where faults were
+    /// asked for, to make connections of your own.
     pub fn config(&self) -> Config {
         let mut config = Config::new();
-        config.host_path(self.socket()).port(self.port()).user(self.user()).dbname(self.database());
+        match self.held.is_over_tcp() {
+            true => config.host(self.host()),
+            false => config.host_path(self.socket()),
+        };
+        config.port(self.port()).user(self.user()).dbname(self.database());
         if !self.password().is_empty() {
             config.password(self.password());
         }

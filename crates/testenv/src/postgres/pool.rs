@@ -18,10 +18,15 @@ impl Postgres {
         PgPoolOptions::new().connect_with(self.connect_options()).await.map_err(failed)
     }
 
-    /// The settings with which `sqlx` connects over the unix socket, to make pools of your own.
+    /// The settings with which `sqlx` connects over the unix socket, or through the proxy where faults were asked
+    /// for, to make pools of your own.
     pub fn connect_options(&self) -> PgConnectOptions {
-        let options = PgConnectOptions::new_without_pgpass()
-            .socket(self.socket())
+        let options = PgConnectOptions::new_without_pgpass();
+        let options = match self.held.is_over_tcp() {
+            true => options.host(self.host()),
+            false => options.socket(self.socket()),
+        };
+        let options = options
             .port(self.port())
             .username(self.user())
             .database(self.database())
