@@ -44,7 +44,7 @@ pub struct ServiceConfig {
     #[serde(default)]
     pub url_env: Option<String>,
     /// `server` (default) gives every lease a server of its own, `namespace` a namespace of its own in a shared
-    /// server: a database, an account, a prefix of topics, whatever the service has (docs/services.md).
+    /// server: a database, an account, a prefix of topics, whatever the service has (docs/services/).
     #[serde(default)]
     pub isolation: Option<IsolationConfig>,
     /// Name of the database, `app` when absent; of RabbitMQ, the virtual host, `/` when absent. In `namespace`
@@ -83,7 +83,7 @@ pub struct ServiceConfig {
     /// RabbitMQ takes `.json` files with definitions, as its management interface exports them.
     #[serde(default)]
     pub migrations: Option<StepsConfig>,
-    /// What brings the data, after the migrations: files of the service's own form (docs/services.md), or a
+    /// What brings the data, after the migrations: files of the service's own form (docs/services/), or a
     /// command.
     #[serde(default)]
     pub seed: Option<StepsConfig>,
@@ -96,7 +96,7 @@ pub struct ServiceConfig {
     pub faults: bool,
     /// Environment variables for the commands that `testenv exec` and `testenv run` start. Placeholders:
     /// `{url}`, `{host}`, `{port}`, `{user}`, `{password}`, `{database}`, `{socket}`, `{role}`. When absent,
-    /// those that clients of the service read; docs/services.md lists them.
+    /// those that clients of the service read; docs/services/ lists them.
     #[serde(default)]
     pub env: Option<BTreeMap<String, String>>,
     /// Whether no other service of the file fills `DATABASE_URL`; [`Config::parse`](crate::Config::parse) finds
