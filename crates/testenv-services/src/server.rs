@@ -20,8 +20,6 @@ use crate::service::{Endpoint, Spec};
 use crate::snapshot::Snapshot;
 use crate::{Result, io_problem, sweep};
 
-/// How long a server may take to stop cleanly.
-const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// How many ports are tried before a start is given up.
 const PORT_TRIES: usize = 8;
 /// How long to wait before a server is asked again whether it is ready.
@@ -168,10 +166,11 @@ impl Server {
         let failed = |error: std::io::Error| io_problem(format!("stop the {} server", spec.kind), &error);
         self.session = None;
         self.process.signal(spec.driver.stop_signal()).map_err(failed)?;
-        if self.process.wait(STOP_TIMEOUT).map_err(failed)?.is_none() {
+        let timeout = spec.driver.stop_timeout();
+        if self.process.wait(timeout).map_err(failed)?.is_none() {
             let problem = Problem::new(
                 ProblemKind::StartFailed,
-                format!("the {} server did not stop within {} s", spec.kind, STOP_TIMEOUT.as_secs()),
+                format!("the {} server did not stop within {} s", spec.kind, timeout.as_secs()),
             );
             return Err(self.with_log(problem));
         }

@@ -130,7 +130,8 @@ impl Kafka {
     }
 
     async fn partition(&self, topic: &str) -> Result<PartitionClient, String> {
-        bounded(self.client.partition_client(self.name(topic), 0, UnknownTopicHandling::Error)).await
+        // A topic that was created is known a little later.
+        bounded(self.client.partition_client(self.name(topic), 0, UnknownTopicHandling::Retry)).await
     }
 
     fn name(&self, topic: &str) -> String {

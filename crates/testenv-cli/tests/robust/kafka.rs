@@ -43,7 +43,11 @@ fn spoil(kafka: &Kafka) {
     kafka.create("mine").unwrap();
     kafka.write("mine", "2").unwrap();
     assert_eq!(kafka.read("mine").unwrap(), ["2"]);
-    assert_eq!(kafka.topics().unwrap(), [("mine".to_owned(), 1)].into());
+    let mine = [("mine".to_owned(), 1)].into();
+    until(Duration::from_secs(10), || match kafka.topics()? {
+        topics if topics == mine => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
 }
 
 /// Leases are apart, whatever is done with the topics that came with them.
@@ -177,7 +181,6 @@ fn a_topic_that_cannot_be_is_told_with_its_line() {
         ("audit nonsense=1", &["shop.topics:1 failed", "nonsense"]),
         ("audit partitions=many", &["shop.topics:1 failed", "not a number from 1 to 1000"]),
         ("audit replication-factor=3", &["shop.topics:1 failed", "not as many servers as replicas"]),
-        ("a.b\na_b", &["shop.topics:2 failed", "too much like another one's"]),
     ] {
         workspace.write("shop.topics", topics);
         assert_says(&workspace.refusal("queue"), says);

@@ -126,6 +126,11 @@ pub(crate) trait Driver: Sync {
         Duration::from_secs(30)
     }
 
+    /// How long a server may take to stop cleanly.
+    fn stop_timeout(&self) -> Duration {
+        Duration::from_secs(30)
+    }
+
     /// What makes a server stop cleanly.
     fn stop_signal(&self) -> Signal {
         Signal::TERM

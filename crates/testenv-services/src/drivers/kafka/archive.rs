@@ -5,12 +5,13 @@
 //! it left is kept among the snapshots. A server without the archive starts as well, only later.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::fs::FlockOperation;
 use testenv_api::Problem;
 
 use super::{Kafka, client};
@@ -19,7 +20,7 @@ use crate::inputs::KeyHash;
 use crate::machine::Machine;
 use crate::server::{Purpose, Server};
 use crate::service::Spec;
-use crate::snapshot::{FORMAT, Meta, run_tool};
+use crate::snapshot::{FORMAT, Meta, Snapshot, run_tool};
 use crate::{Result, fork, io_problem};
 
 /// The archive's name, in a snapshot of its own and, as a link, in the data of every server.
@@ -28,6 +29,9 @@ const FILE: &str = "classes.jsa";
 const TRAINING: &str = "training";
 /// How long one of Kafka's own clients may take.
 const TOOL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long another broker may take to make one.
+const TURN_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Whether the archive of a build is at hand in this process. Locked while it is being made.
 type Known = Arc<Mutex<Option<bool>>>;
@@ -102,20 +106,7 @@ fn key(machine: &Machine, spec: &Spec) -> String {
 fn fetch(machine: &Machine, spec: &Spec, key: &str, file: &Path) -> Result<()> {
     let snapshot = match machine.store.get(key) {
         Some(snapshot) => snapshot,
-        None => {
-            let trained = train(machine, spec)?;
-            let meta = Meta {
-                format: FORMAT,
-                engine: spec.build.engine.clone(),
-                description: format!("Kafka {}, its classes", spec.build.engine.version),
-                user: String::new(),
-                password: String::new(),
-                database: String::new(),
-                bytes: 0,
-                template: None,
-            };
-            machine.store.put(key, &trained.data().join(TRAINING), meta, machine.user.as_ref())?
-        }
+        None => make(machine, spec, key)?,
     };
     let copied = fork::plain_copy(&snapshot.data().join(FILE), file)
         .and_then(|()| fork::chown(file, machine.user.as_ref()));
@@ -123,6 +114,40 @@ fn fetch(machine: &Machine, spec: &Spec, key: &str, file: &Path) -> Result<()> {
         let _ = fs::remove_file(file);
         io_problem("copy the archive of Kafka's classes", &error)
     })
+}
+
+/// Makes the archive, unless another broker has done so meanwhile.
+fn make(machine: &Machine, spec: &Spec, key: &str) -> Result<Arc<Snapshot>> {
+    let _turn = turn(machine.store.dir());
+    if let Some(snapshot) = machine.store.get(key) {
+        return Ok(snapshot);
+    }
+    let trained = train(machine, spec)?;
+    let meta = Meta {
+        format: FORMAT,
+        engine: spec.build.engine.clone(),
+        description: format!("Kafka {}, its classes", spec.build.engine.version),
+        user: String::new(),
+        password: String::new(),
+        database: String::new(),
+        bytes: 0,
+        template: None,
+    };
+    machine.store.put(key, &trained.data().join(TRAINING), meta, machine.user.as_ref())
+}
+
+/// Waits until no other broker that shares the cache makes an archive: brokers that come to a new machine together
+/// would only be in each other's way. Held until it is dropped.
+fn turn(cache: &Path) -> Option<File> {
+    let deadline = Instant::now() + TURN_TIMEOUT;
+    let dir = File::open(cache).ok()?;
+    while rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if Instant::now() > deadline {
+            return None;
+        }
+        std::thread::sleep(TURN_TIMEOUT / 1000);
+    }
+    Some(dir)
 }
 
 /// Has a server start, do what servers do, and leave its classes behind.

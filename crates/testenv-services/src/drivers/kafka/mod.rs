@@ -2,6 +2,7 @@
 
 mod archive;
 mod client;
+mod config;
 mod java;
 mod namespace;
 mod topics;
@@ -17,7 +18,7 @@ use testenv_config::ServiceConfig;
 
 use self::client::{Client, Coordinated};
 use self::topics::Topic;
-use crate::drivers::{CONFIG_HEADER, Command, Dirs, Driver, Namespaces, shell_word};
+use crate::drivers::{Command, Dirs, Driver, Namespaces, shell_word};
 use crate::engine::{EngineBuild, Search};
 use crate::fork::Strategy;
 use crate::machine::Machine;
@@ -25,86 +26,7 @@ use crate::server::Session;
 use crate::service::{Endpoint, Spec};
 use crate::{Result, fork, io_problem, snapshot};
 
-/// What testenv sets, for a server of its own that nobody else's servers take part in: no delays that wait for
-/// others, one thread where there are many, no buffers for a load that no test brings. 128 MB of an untuned
-/// server's memory are the log cleaner's buffer alone.
-const OWN_SETTINGS: &str = "\
-process.roles=broker,controller
-node.id=1
-controller.listener.names=CONTROLLER
-inter.broker.listener.name=CLIENTS
-default.replication.factor=1
-min.insync.replicas=1
-offsets.topic.num.partitions=1
-offsets.topic.replication.factor=1
-transaction.state.log.num.partitions=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-share.coordinator.state.topic.num.partitions=1
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
-group.initial.rebalance.delay.ms=0
-group.coordinator.threads=1
-num.network.threads=1
-num.io.threads=2
-num.recovery.threads.per.data.dir=1
-background.threads=1
-log.cleaner.dedupe.buffer.size=2097152
-log.cleaner.io.buffer.size=131072
-offsets.load.buffer.size=1048576
-transaction.state.log.load.buffer.size=1048576
-log.index.size.max.bytes=1048576
-log.segment.delete.delay.ms=1000
-controller.quorum.election.timeout.ms=200
-controller.quorum.append.linger.ms=0
-metadata.max.idle.interval.ms=0
-metric.reporters=
-auto.include.jmx.reporter=false
-metrics.num.samples=1
-server.max.startup.time.ms=120000
-";
-
-/// Settings that testenv relies on, and beginnings of such.
-const RESERVED: &[&str] = &["process.roles", "node.id", "broker.id", "cluster.id", "port", "host.name"];
-const RESERVED_BEGINNINGS: &[&str] = &[
-    "listener",
-    "advertised.",
-    "controller.",
-    "inter.broker.",
-    "security.inter.broker.",
-    "log.dir",
-    "metadata.log.dir",
-    "sasl.",
-    "ssl.",
-    "zookeeper.",
-];
-
-/// What the log says: that something is wrong, and that the server has started. The first file is read by Kafka 4,
-/// the second by Kafka 3.
-const LOG4J2: &str = "\
-status=error
-rootLogger.level=warn
-rootLogger.appenderRef.stdout.ref=STDOUT
-appender.stdout.type=Console
-appender.stdout.name=STDOUT
-appender.stdout.layout.type=PatternLayout
-appender.stdout.layout.pattern=%d %p %m (%c)%n
-logger.ready.name=kafka.server.KafkaRaftServer
-logger.ready.level=info
-";
-const LOG4J: &str = "\
-log4j.rootLogger=WARN, stdout
-log4j.appender.stdout=org.apache.log4j.ConsoleAppender
-log4j.appender.stdout.layout=org.apache.log4j.PatternLayout
-log4j.appender.stdout.layout.ConversionPattern=%d %p %m (%c)%n
-log4j.logger.kafka.server.KafkaRaftServer=INFO
-";
-
-/// The user where there is a password.
-const USER: &str = "testenv";
-/// Name of the controller's port.
-const CONTROLLER: &str = "controller";
-/// The oldest Kafka that is whole without ZooKeeper, and has every setting above that matters.
+/// The oldest Kafka that is whole without ZooKeeper, and that was tried.
 const OLDEST: (u32, u32) = (3, 5);
 /// How long a server may take to have a leader for each partition, or its own topics made.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -153,10 +75,7 @@ impl Driver for Kafka {
     }
 
     fn reserved_setting(&self, config: &ServiceConfig) -> Option<(String, &'static str)> {
-        let reserved = |name: &String| {
-            RESERVED.contains(&name.as_str()) || RESERVED_BEGINNINGS.iter().any(|it| name.starts_with(it))
-        };
-        let name = config.settings.keys().find(|name| reserved(name))?;
+        let name = config.settings.keys().find(|name| config::is_reserved(name))?;
         Some((name.clone(), "testenv sets it itself; a password is given with `password`"))
     }
 
@@ -165,7 +84,7 @@ impl Driver for Kafka {
     }
 
     fn further_ports(&self, _: &Spec) -> Vec<String> {
-        vec![CONTROLLER.to_owned()]
+        vec![config::CONTROLLER.to_owned()]
     }
 
     fn memory(&self) -> u64 {
@@ -176,15 +95,21 @@ impl Driver for Kafka {
         Duration::from_secs(60)
     }
 
+    /// The one that makes the archive has some work left.
+    fn stop_timeout(&self) -> Duration {
+        Duration::from_secs(90)
+    }
+
     fn init(&self, machine: &Machine, spec: &Spec, data: &Path) -> Result<()> {
         let problem = |error: std::io::Error| io_problem("make Kafka's storage", &error);
         for dir in ["logs", "tmp"] {
             fork::make_dir(&data.join(dir), 0o700, machine.user.as_ref()).map_err(problem)?;
         }
         let config = data.join("format.properties");
-        let own = own_settings("");
+        let own = config::own_settings("");
         let places = Endpoint { host: "127.0.0.1".into(), port: 1, ..Endpoint::default() };
-        let places = places_of(&places, data).map(|(name, value)| format!("{name}={}\n", escaped(&value)));
+        let places = config::places_of(&places, data)
+            .map(|(name, value)| format!("{name}={}\n", config::escaped(&value)));
         fs::write(&config, format!("{own}{}", places.concat())).map_err(problem)?;
         fork::chown(&config, machine.user.as_ref()).map_err(problem)?;
         let mut command = java_command(spec, data, "kafka.tools.StorageTool");
@@ -199,21 +124,10 @@ impl Driver for Kafka {
     }
 
     fn config_files(&self, spec: &Spec, _: &str) -> Vec<(&'static str, String)> {
-        let mut text =
-            format!("{CONFIG_HEADER}{}", own_settings(spec.config.password.as_deref().unwrap_or("")));
-        for (name, setting) in &spec.config.settings {
-            // Kafka's booleans are spelt in one way alone.
-            let value = match setting.0.as_str() {
-                "on" => "true",
-                "off" => "false",
-                other => other,
-            };
-            text.push_str(&format!("{name}={}\n", escaped(value)));
-        }
         vec![
-            ("server.properties", text),
-            ("log4j2.properties", LOG4J2.into()),
-            ("log4j.properties", LOG4J.into()),
+            ("server.properties", config::server(&spec.config)),
+            ("log4j2.properties", config::LOG4J2.into()),
+            ("log4j.properties", config::LOG4J.into()),
         ]
     }
 
@@ -230,7 +144,7 @@ impl Driver for Kafka {
         // Flags stand before the class.
         command.args.splice(0..0, archive::flag(data).map(Into::into));
         command.args.push(data.join("server.properties").into());
-        for (name, value) in places_of(endpoint, data) {
+        for (name, value) in config::places_of(endpoint, data) {
             command.args.extend(["--override".into(), format!("{name}={value}").into()]);
         }
         command
@@ -294,7 +208,15 @@ impl Driver for Kafka {
             }
             create(&mut client, some).map_err(|(line, what)| failed(line, what))?;
         }
-        Ok(())
+        // They are created by the controller; the broker hears of it a little later.
+        let mut client = Client::open(endpoint)?;
+        wait_until(|| {
+            let cluster = client.cluster()?;
+            let usable =
+                |topic: &&Topic| cluster.topics.iter().any(|(name, usable)| *usable && *name == topic.name);
+            let waiting = topics.iter().find(|topic| !usable(topic));
+            Ok(waiting.map(|topic| format!("the topic {} has no leader", topic.name)))
+        })
     }
 
     fn after_freeze(&self, data: &Path) -> std::io::Result<()> {
@@ -312,7 +234,7 @@ impl Driver for Kafka {
     fn login(&self, spec: &Spec, _: &str) -> (String, String, String) {
         match spec.config.password.as_deref() {
             None | Some("") => <_>::default(),
-            Some(password) => (USER.into(), password.to_owned(), String::new()),
+            Some(password) => (config::USER.into(), password.to_owned(), String::new()),
         }
     }
 
@@ -335,7 +257,7 @@ impl Driver for Kafka {
             for property in [
                 "security.protocol=SASL_PLAINTEXT".to_owned(),
                 "sasl.mechanism=PLAIN".to_owned(),
-                format!("sasl.jaas.config={}", login_module(&endpoint.user, &endpoint.password, "")),
+                format!("sasl.jaas.config={}", config::login_module(&endpoint.user, &endpoint.password, "")),
             ] {
                 command.push_str(&format!(" --consumer-property {}", shell_word(&property)));
             }
@@ -418,61 +340,6 @@ fn java_command(spec: &Spec, data: &Path, class: &str) -> Command {
     Command { program, args, env: vec![("CLASSPATH".into(), path)] }
 }
 
-/// What is about one server: where it listens, and where its data is.
-fn places_of(endpoint: &Endpoint, data: &Path) -> [(&'static str, String); 4] {
-    let (host, port) = (&endpoint.host, endpoint.port);
-    let controller = endpoint.ports.get(CONTROLLER).copied().unwrap_or(2);
-    [
-        ("listeners", format!("CLIENTS://{host}:{port},CONTROLLER://{host}:{controller}")),
-        ("advertised.listeners", format!("CLIENTS://{host}:{port}")),
-        ("controller.quorum.voters", format!("1@{host}:{controller}")),
-        ("log.dirs", data.join("logs").display().to_string()),
-    ]
-}
-
-/// The settings of every server; with a password, those that make both of its ports ask for it.
-fn own_settings(password: &str) -> String {
-    if password.is_empty() {
-        let open = "listener.security.protocol.map=CLIENTS:PLAINTEXT,CONTROLLER:PLAINTEXT\n";
-        return format!("{OWN_SETTINGS}{open}");
-    }
-    let login = escaped(&login_module(USER, password, &format!(" user_{USER}={}", quoted(password))));
-    format!(
-        "{OWN_SETTINGS}listener.security.protocol.map=CLIENTS:SASL_PLAINTEXT,CONTROLLER:SASL_PLAINTEXT\n\
-         sasl.enabled.mechanisms=PLAIN\n\
-         sasl.mechanism.inter.broker.protocol=PLAIN\n\
-         sasl.mechanism.controller.protocol=PLAIN\n\
-         listener.name.clients.plain.sasl.jaas.config={login}\n\
-         listener.name.controller.plain.sasl.jaas.config={login}\n"
-    )
-}
-
-/// A login as Java's clients and servers word it.
-fn login_module(user: &str, password: &str, more: &str) -> String {
-    let (user, password) = (quoted(user), quoted(password));
-    let module = "org.apache.kafka.common.security.plain.PlainLoginModule";
-    format!("{module} required username={user} password={password}{more};")
-}
-
-/// Quotes a value in the wording of a login.
-fn quoted(value: &str) -> String {
-    format!("\"{}\"", value.replace('\\', r"\\").replace('"', "\\\""))
-}
-
-/// Escapes a value for a file of properties.
-fn escaped(value: &str) -> String {
-    let mut units = [0; 2];
-    let mut text = String::with_capacity(value.len());
-    for c in value.chars() {
-        match c {
-            '\\' => text.push_str(r"\\"),
-            ' '..='~' if !text.is_empty() || c != ' ' => text.push(c),
-            _ => c.encode_utf16(&mut units).iter().for_each(|unit| text.push_str(&format!("\\u{unit:04x}"))),
-        }
-    }
-    text
-}
-
 /// A cluster's id as Kafka makes them: 128 bits in base 64, here of letters and digits alone.
 fn cluster_id() -> std::io::Result<String> {
     const DIGITS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
@@ -540,10 +407,6 @@ fn wait_until(mut ask: impl FnMut() -> Result<Option<String>>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use testenv_config::{KindConfig, Setting};
-
     use super::*;
 
     #[test]
@@ -568,29 +431,6 @@ mod tests {
         let problem = Kafka.interpreter("2.8.2", "").unwrap_err();
         assert!(problem.title.contains("Kafka 2.8.2 is older than testenv can run"), "{problem}");
         assert!(problem.detail.contains("3.5 is the oldest"), "{problem}");
-    }
-
-    #[test]
-    fn settings_that_testenv_controls_are_refused() {
-        for (name, reserved) in [
-            ("listeners", true),
-            ("log.dirs", true),
-            ("controller.quorum.voters", true),
-            ("log.retention.ms", false),
-            ("num.partitions", false),
-        ] {
-            let settings = BTreeMap::from([(name.to_owned(), Setting("1".into()))]);
-            let config = ServiceConfig { settings, ..ServiceConfig::new(KindConfig::Kafka) };
-            assert_eq!(Kafka.reserved_setting(&config).is_some(), reserved, "{name}");
-        }
-    }
-
-    #[test]
-    fn values_cannot_break_out_of_their_line() {
-        assert_eq!(escaped("a=b c"), "a=b c");
-        assert_eq!(escaped("a\nb=c\\d"), r"a\u000ab=c\\d");
-        assert_eq!(escaped(" ö😀"), r"\u0020\u00f6\ud83d\ude00");
-        assert_eq!(quoted(r#"a"b\"#), r#""a\"b\\""#);
     }
 
     #[test]
