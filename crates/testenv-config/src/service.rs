@@ -52,8 +52,9 @@ pub struct ServiceConfig {
     #[serde(default)]
     pub database: Option<String>,
     /// User that tests connect as. When absent, that of PostgreSQL is the superuser `postgres`, of MySQL the
-    /// administrator `root`, of RabbitMQ the administrator `guest`, of NATS `app`. In `namespace` isolation, MySQL
-    /// gives each lease a user of its own, with rights to its database only, unless this key is given.
+    /// administrator `root`, of RabbitMQ the administrator `guest`, of ClickHouse the administrator `default`, of
+    /// NATS `app`. In `namespace` isolation, MySQL and ClickHouse (from 21 on) give each lease a user of its own,
+    /// with rights to its database only, unless this key is given.
     #[serde(default)]
     pub user: Option<String>,
     /// Password for TCP connections. Random when absent, so that other users of the machine cannot connect;
@@ -76,7 +77,8 @@ pub struct ServiceConfig {
     #[serde(default)]
     pub plugins: Vec<String>,
     /// Server settings on top of testenv's own, such as `work_mem = "8MB"`, for Redis `maxmemory = "64mb"`, for
-    /// Kafka `"num.partitions" = 3`.
+    /// Kafka `"num.partitions" = 3`. ClickHouse's are those of queries, as `max_threads = 2`; those of its server
+    /// begin with `server.`, and dots lead into sections: `"server.merge_tree.parts_to_throw_insert" = 600`.
     #[serde(default)]
     pub settings: BTreeMap<String, Setting>,
     /// What brings the schema: a directory of `.sql` files, applied in the order of their names, or a command.
@@ -279,6 +281,7 @@ impl ServiceConfig {
         let names = match self.service {
             KindConfig::Rabbitmq if self.plugins.is_empty() => &["distribution", "management"][..],
             KindConfig::Rabbitmq => &[&["distribution", "management"][..], &OF_PLUGINS].concat(),
+            KindConfig::Clickhouse => &["native"],
             _ => &[],
         };
         names.iter().map(|name| (*name).to_owned()).collect()
@@ -294,6 +297,7 @@ impl ServiceConfig {
         self.user.as_deref().unwrap_or(match self.service {
             KindConfig::Mysql | KindConfig::Mariadb => "root",
             KindConfig::Rabbitmq => "guest",
+            KindConfig::Clickhouse => "default",
             _ => "postgres",
         })
     }
@@ -351,6 +355,17 @@ impl ServiceConfig {
                 // Last, and only with the plugin.
                 ("RABBITMQ_MANAGEMENT_URL", "http://{host}:{port.management}"),
             ][..if self.plugins.iter().any(|name| name == "rabbitmq_management") { 8 } else { 7 }],
+            KindConfig::Clickhouse => &[
+                ("CLICKHOUSE_URL", "{url}"),
+                ("CLICKHOUSE_HOST", "{host}"),
+                ("CLICKHOUSE_PORT", "{port}"),
+                ("CLICKHOUSE_HTTP_PORT", "{port}"),
+                ("CLICKHOUSE_NATIVE_PORT", "{port.native}"),
+                ("CLICKHOUSE_USER", "{user}"),
+                ("CLICKHOUSE_PASSWORD", "{password}"),
+                ("CLICKHOUSE_DATABASE", "{database}"),
+                ("CLICKHOUSE_DB", "{database}"),
+            ],
             _ => &[],
         };
         let shared = [(DATABASE_URL, "{url}")];
@@ -385,11 +400,11 @@ impl ServiceConfig {
     }
 
     pub(crate) fn check(&self) -> Result<(), (String, String)> {
-        use KindConfig::{Mariadb, Mysql, Nats, Postgres, Rabbitmq};
+        use KindConfig::{Clickhouse, Mariadb, Mysql, Nats, Postgres, Rabbitmq};
         // Keys that only some kinds have.
         let limited: [(&str, bool, &[KindConfig]); 6] = [
-            ("database", self.database.is_some(), &[Postgres, Mysql, Mariadb, Rabbitmq]),
-            ("user", self.user.is_some(), &[Postgres, Mysql, Mariadb, Rabbitmq, Nats]),
+            ("database", self.database.is_some(), &[Postgres, Mysql, Mariadb, Clickhouse, Rabbitmq]),
+            ("user", self.user.is_some(), &[Postgres, Mysql, Mariadb, Clickhouse, Rabbitmq, Nats]),
             ("plugins", !self.plugins.is_empty(), &[Rabbitmq]),
             ("locale", self.locale.is_some(), &[Postgres]),
             ("encoding", self.encoding.is_some(), &[Postgres]),
@@ -419,6 +434,9 @@ impl ServiceConfig {
         }
         if self.is_mysql() {
             self.check_mysql()?;
+        }
+        if self.service == Clickhouse {
+            self.check_clickhouse()?;
         }
         if self.service == Rabbitmq {
             let password = self.password.as_deref().unwrap_or("random");
@@ -459,6 +477,20 @@ impl ServiceConfig {
         if self.user().chars().count() > MYSQL_USER_LIMIT {
             let what = format!("MySQL has no names of users longer than {MYSQL_USER_LIMIT} characters");
             return Err(("user".into(), what));
+        }
+        Ok(())
+    }
+
+    fn check_clickhouse(&self) -> Result<(), (String, String)> {
+        check_identifier("database", self.database())?;
+        check_identifier("user", self.user())?;
+        if matches!(self.database(), "system" | "INFORMATION_SCHEMA" | "information_schema") {
+            return Err(("database".into(), format!("{:?} is ClickHouse's own", self.database())));
+        }
+        // It becomes the name of an element of XML.
+        let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if !self.user().chars().all(word) || self.user().starts_with(|c: char| c.is_ascii_digit()) {
+            return Err(("user".into(), "ClickHouse's users are named with letters, digits and `_`".into()));
         }
         Ok(())
     }

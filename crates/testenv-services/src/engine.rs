@@ -140,11 +140,22 @@ fn inspect(driver: &dyn Driver, program: &Path, name: &'static str) -> Result<En
         ..io_problem(format!("find out the version of {}", program.display()), error)
     };
     let version = driver.version(program).map_err(|error| failed(&error))?;
-    let bytes = fs::read(&file).map_err(|error| failed(&error))?;
+    let sha256 = checksum(&file).map_err(|error| failed(&error))?;
     let name = driver.engine_name(name, &version).to_owned();
-    let engine = Engine { name, version, sha256: inputs::hex(&Sha256::digest(&bytes)) };
+    let engine = Engine { name, version, sha256 };
     *known = Some((fingerprint, engine.clone()));
     Ok(engine)
+}
+
+/// The checksum of a file, read in pieces: some engines are one program of half a gigabyte.
+fn checksum(file: &Path) -> std::io::Result<String> {
+    let (mut file, mut hash, mut chunk) = (fs::File::open(file)?, Sha256::new(), vec![0; 256 << 10]);
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(inputs::hex(&hash.finalize())),
+            count => hash.update(&chunk[..count]),
+        }
+    }
 }
 
 /// The version that a program prints when it is run with `args`.

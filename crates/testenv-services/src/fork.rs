@@ -69,13 +69,17 @@ impl ForkRoot {
         self.strategy
     }
 
-    /// Makes a fork of `frozen`.
+    /// Makes a fork of `frozen`, for a server that `renames_directories`, or for one that does not.
     ///
     /// # Errors
     /// What the file system says; nothing is left behind.
-    pub fn fork(&self, frozen: &Path) -> io::Result<Fork> {
+    pub fn fork(&self, frozen: &Path, renames_directories: bool) -> io::Result<Fork> {
         let mut fork = self.create()?;
         match self.strategy {
+            // There, the kernel refuses to rename a directory that comes from the frozen one.
+            Strategy::Overlay { in_user_namespace: true } if renames_directories => {
+                copy_tree(frozen, &fork.data(), self.owner.as_ref(), &plain_copy)?;
+            }
             Strategy::Overlay { in_user_namespace } => {
                 let data = fork.data();
                 overlay(frozen, &fork.dir, &data, self.owner.as_ref(), in_user_namespace)?;
@@ -152,9 +156,8 @@ pub(crate) fn overlay(
             options.push(*byte);
         }
     }
-    if in_user_namespace {
-        options.extend_from_slice(b",userxattr");
-    }
+    // What comes from `lower` can be renamed too, where the kernel allows it.
+    options.extend_from_slice(if in_user_namespace { b",userxattr" } else { b",redirect_dir=on" });
     let options = CString::new(options)?;
     Ok(rustix::mount::mount("overlay", target, "overlay", MountFlags::NODEV | MountFlags::NOSUID, &*options)?)
 }
@@ -227,7 +230,7 @@ pub fn probe(strategy: Strategy, frozen_on: &Path, forks: &Path) -> io::Result<(
         let probe_dir = forks.join(format!("probe-{}", std::process::id()));
         fs::create_dir_all(&probe_dir)?;
         let root = ForkRoot::new(probe_dir.clone(), strategy, None);
-        let used = root.fork(&frozen).and_then(|fork| use_as_a_database_does(&fork.data()));
+        let used = root.fork(&frozen, false).and_then(|fork| use_as_a_database_does(&fork.data()));
         let _ = fs::remove_dir_all(&probe_dir);
         used?;
         match fs::read_to_string(frozen.join("dir/file"))?.as_str() {
@@ -287,7 +290,7 @@ mod tests {
         fs::create_dir(&forks).unwrap();
         fs::write(frozen.join("a/b/file"), "frozen").unwrap();
         let root = ForkRoot::new(forks.clone(), Strategy::Copy, None);
-        let fork = root.fork(&frozen).unwrap();
+        let fork = root.fork(&frozen, false).unwrap();
         fs::write(fork.data().join("a/b/file"), "changed").unwrap();
         assert_eq!(fs::read_to_string(frozen.join("a/b/file")).unwrap(), "frozen");
         drop(fork);

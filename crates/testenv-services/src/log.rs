@@ -19,9 +19,15 @@ pub struct Log(Arc<Mutex<Tail>>);
 struct Tail {
     bytes: VecDeque<u8>,
     written: u64,
+    noise: Option<fn(&str) -> bool>,
 }
 
 impl Log {
+    /// An empty log of which lines are not shown that are `noise`.
+    pub fn without(noise: fn(&str) -> bool) -> Self {
+        Self(Arc::new(Mutex::new(Tail { noise: Some(noise), ..Tail::default() })))
+    }
+
     /// Adds what the server wrote, dropping the oldest beyond the limit.
     pub fn append(&self, bytes: &[u8]) {
         let mut tail = self.0.lock().expect("no panic while locked");
@@ -50,8 +56,10 @@ impl Log {
         let skipped = tail.bytes.len().saturating_sub(newer);
         let bytes: Vec<u8> = tail.bytes.iter().skip(skipped).copied().collect();
         let text = String::from_utf8_lossy(&bytes);
-        let first = text.lines().count().saturating_sub(lines);
-        text.lines().skip(first).collect::<Vec<_>>().join("\n")
+        let noise = tail.noise.unwrap_or(|_| false);
+        let mut shown: Vec<_> = text.lines().rev().filter(|line| !noise(line)).take(lines).collect();
+        shown.reverse();
+        shown.join("\n")
     }
 
     /// Reads what is in the pipe already, ahead of the collector. Leaves a pipe's end to the collector.
@@ -172,6 +180,13 @@ mod tests {
         assert_eq!(log.tail_since(mark, 9), "three\nfour");
         log.append(&vec![b'x'; KEPT_BYTES * 2]);
         assert_eq!(log.tail(1).len(), KEPT_BYTES);
+    }
+
+    #[test]
+    fn noise_is_not_shown_and_does_not_count() {
+        let log = Log::without(|line| line.starts_with('#'));
+        log.append(b"one\n# 1\n# 2\ntwo\n# 3\n");
+        assert_eq!(log.tail(2), "one\ntwo");
     }
 
     #[test]

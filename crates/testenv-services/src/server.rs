@@ -89,7 +89,7 @@ impl Server {
         machine.check_room()?;
         let fork = machine
             .forks
-            .fork(&snapshot.data())
+            .fork(&snapshot.data(), spec.driver.renames_directories())
             .map_err(|error| io_problem("fork the snapshot's data", &error))?;
         let purpose = if options.shared { Purpose::Sharing } else { Purpose::Lease };
         let mut server = Self::start_on(machine, spec, fork, snapshot.login(), purpose, on_exit)?;
@@ -128,7 +128,7 @@ impl Server {
                 return Err(problem);
             }
         };
-        let log = Log::default();
+        let log = Log::without(spec.driver.noise());
         log.append(&read_so_far);
         let exited = Arc::new(AtomicBool::new(false));
         let server =
@@ -250,14 +250,14 @@ fn start_process(
                     continue;
                 }
                 let reason = status.map_or(reason, |status| format!("it ended: {status}"));
-                let log = last_lines(spec.driver.reason(&log));
+                let log = last_lines(spec.driver.reason(&log), spec.driver.noise());
                 return Err(Problem::new(ProblemKind::StartFailed, format!("{what} did not start"))
                     .detail(format!("{reason}\n{log}").trim_end().to_owned()));
             }
         }
     }
     Err(Problem::new(ProblemKind::StartFailed, format!("{what} found {PORT_TRIES} ports in a row taken"))
-        .detail(last_lines(&last_log))
+        .detail(last_lines(&last_log, spec.driver.noise()))
         .hint("set `pool.ports` in testenv.toml to a range that nothing else uses"))
 }
 
@@ -268,8 +268,8 @@ fn no_port(machine: &Machine) -> Problem {
         .hint("set `pool.ports` in testenv.toml to a wider range, or lower `pool.max_servers`")
 }
 
-fn last_lines(log: &str) -> String {
-    let lines: Vec<_> = log.lines().collect();
+fn last_lines(log: &str, noise: fn(&str) -> bool) -> String {
+    let lines: Vec<_> = log.lines().filter(|line| !noise(line)).collect();
     lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
 }
 

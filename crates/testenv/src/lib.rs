@@ -37,7 +37,7 @@
 //! # Tests
 //!
 //! [`macro@test`] makes a test of a function whose arguments are [`Fixture`]s: the handles [`Postgres`],
-//! [`Redis`] and [`Mysql`], and whatever you make of them. All leases of a test are asked for at once. Async tests may
+//! [`Redis`], [`Mysql`] and [`ClickHouse`], and whatever you make of them. All leases of a test are asked for at once. Async tests may
 //! also have [`AsyncFixture`]s, such as `Transaction`.
 //!
 //! Without the macro, [`postgres`], [`redis`], [`Postgres::builder`] and [`acquire`] do the same:
@@ -90,6 +90,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod builder;
+mod clickhouse;
 mod error;
 mod executor;
 mod faults;
@@ -116,6 +117,7 @@ pub use testenv_api::{
 };
 
 pub use builder::{Builder, acquire};
+pub use clickhouse::ClickHouse;
 pub use error::{BoxError, Error, Story};
 pub use faults::{FaultGuard, Faults};
 pub use fixture::{AsyncFixture, Context, Fixture, Shared};
@@ -233,6 +235,14 @@ pub fn kafka() -> Result<Kafka, Error> {
 /// Those of [`Builder::acquire`].
 pub fn rabbitmq() -> Result<RabbitMq, Error> {
     RabbitMq::builder().acquire()
+}
+
+/// A ClickHouse of the caller's own, for code that wants no macro. The lease ends when the handle is dropped.
+///
+/// # Errors
+/// Those of [`Builder::acquire`].
+pub fn clickhouse() -> Result<ClickHouse, Error> {
+    ClickHouse::builder().acquire()
 }
 
 /// What the macro's code calls. No part of the interface.

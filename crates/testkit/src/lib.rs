@@ -7,6 +7,7 @@
 
 mod amqp;
 mod cache;
+mod clickhouse;
 mod inventory;
 mod kafka;
 mod machine;
@@ -23,6 +24,7 @@ mod wait;
 mod workspace;
 
 pub use amqp::Amqp;
+pub use clickhouse::Clickhouse;
 pub use inventory::{Inventory, Places};
 pub use kafka::Kafka;
 pub use machine::{Loop, have, kafka_dir, postgres_dir};

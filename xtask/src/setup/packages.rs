@@ -113,10 +113,12 @@ pub(super) fn missing_servers() -> Option<Missing> {
     let wanted = [
         ("mariadb-install-db", "mariadb-server-core"),
         ("mariadb", "mariadb-client-core"),
+        ("clickhouse-server", "clickhouse-server"),
+        ("curl", "curl"),
         ("nats-server", "nats-server"),
         ("rabbitmq-server", "rabbitmq-server"),
     ];
-    missing_debian("MariaDB, NATS and RabbitMQ (the programs only, no service started)", &wanted)
+    missing_debian("MariaDB, ClickHouse, NATS and RabbitMQ (the programs only, no service started)", &wanted)
         .filter(|missing| missing.install.is_some())
 }
 

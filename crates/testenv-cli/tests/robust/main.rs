@@ -2,6 +2,7 @@
 //! servers. Every test checks what the message says where there is one, and that nothing is left afterwards.
 //! Every wait has a bound; a test that hangs fails.
 
+mod clickhouse;
 mod disks;
 mod engines;
 mod external;

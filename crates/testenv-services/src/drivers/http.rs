@@ -61,13 +61,24 @@ impl Http {
 
     /// Sends a request and reads the answer. `path` is encoded already; `json` is the body.
     pub(crate) fn request(&mut self, method: &str, path: &str, json: Option<&[u8]>) -> io::Result<Answer> {
-        let mut request = format!("{method} {path} HTTP/1.1\r\n{}", self.headers).into_bytes();
-        if let Some(json) = json {
-            let length = json.len();
-            write!(request, "content-type: application/json\r\ncontent-length: {length}\r\n")?;
+        let headers = if json.is_some() { "content-type: application/json\r\n" } else { "" };
+        self.send(method, path, headers, json)
+    }
+
+    /// Sends a request and reads the answer. `path` is encoded already, `headers` are whole lines.
+    pub(crate) fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: Option<&[u8]>,
+    ) -> io::Result<Answer> {
+        let mut request = format!("{method} {path} HTTP/1.1\r\n{}{headers}", self.headers).into_bytes();
+        if let Some(body) = body {
+            write!(request, "content-length: {}\r\n", body.len())?;
         }
         request.extend_from_slice(b"\r\n");
-        request.extend_from_slice(json.unwrap_or_default());
+        request.extend_from_slice(body.unwrap_or_default());
         self.stream.get_mut().write_all(&request)?;
         for _ in 0..MAX_INTERIM {
             let answer = read(&mut self.stream, method != "HEAD")?;

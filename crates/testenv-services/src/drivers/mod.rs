@@ -3,6 +3,7 @@
 //! A new kind is a folder here, a variant of [`ServiceKind`] and of the configuration's `KindConfig`, and a line
 //! in [`of`].
 
+mod clickhouse;
 mod http;
 mod kafka;
 mod mysql;
@@ -41,6 +42,7 @@ pub(crate) fn of(kind: ServiceKind) -> Result<&'static dyn Driver> {
         ServiceKind::Mysql => &mysql::Mysql,
         ServiceKind::Kafka => &kafka::Kafka,
         ServiceKind::Rabbitmq => &rabbitmq::RabbitMq,
+        ServiceKind::Clickhouse => &clickhouse::Clickhouse,
         other => {
             let title = format!("this build of testenv has no {other}");
             return Err(Problem::new(ProblemKind::InvalidConfig, title));
@@ -121,6 +123,12 @@ pub(crate) trait Driver: Sync {
         12 << 20
     }
 
+    /// Whether its servers rename directories that were there when they were frozen, which not every way of
+    /// forking allows.
+    fn renames_directories(&self) -> bool {
+        false
+    }
+
     /// How long a server may take to accept connections.
     fn start_timeout(&self, _spec: &Spec) -> Duration {
         Duration::from_secs(30)
@@ -174,6 +182,11 @@ pub(crate) trait Driver: Sync {
     /// The part of a log that says why a server did not start, where that is not its end.
     fn reason<'a>(&self, log: &'a str) -> &'a str {
         log
+    }
+
+    /// Lines of a log that tell people nothing, as those of a stack trace.
+    fn noise(&self) -> fn(&str) -> bool {
+        |_| false
     }
 
     /// Whether a log says that the server's port was taken.

@@ -95,7 +95,7 @@ fn prepared(machine: &Machine, spec: &Spec, plan: &Plan, progress: &dyn Fn(&str)
         Some(found) => found,
         None => (0, initialised(machine, spec, plan, progress)?),
     };
-    let fork = machine.forks.fork(&parent.data()).map_err(|error| io_problem("fork a snapshot", &error))?;
+    let fork = fork_of(machine, spec, &parent)?;
     let mut login = parent.login();
     if done == 0 {
         let password = match &spec.config.password {
@@ -150,7 +150,7 @@ fn with_template(
     progress: &dyn Fn(&str),
 ) -> Result<Arc<Snapshot>> {
     progress("making the template for namespaces");
-    let fork = machine.forks.fork(&prepared.data()).map_err(|error| io_problem("fork a snapshot", &error))?;
+    let fork = fork_of(machine, spec, &prepared)?;
     let server = Server::start_on(machine, spec, fork, prepared.login(), Purpose::Preparing, || {})?;
     match spec.driver.make_template(spec, &server)? {
         Some(template) => {
@@ -313,6 +313,11 @@ fn describe(spec: &Spec, plan: &Plan) -> String {
         steps => format!("{steps} steps"),
     };
     format!("{} {}, {}, {prepared}", spec.build.engine.name, spec.build.engine.version, spec.role)
+}
+
+fn fork_of(machine: &Machine, spec: &Spec, snapshot: &Snapshot) -> Result<Fork> {
+    let forked = machine.forks.fork(&snapshot.data(), spec.driver.renames_directories());
+    forked.map_err(|error| io_problem("fork a snapshot", &error))
 }
 
 /// A password that no other user of the machine can guess: 96 random bits.
