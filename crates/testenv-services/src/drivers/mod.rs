@@ -248,6 +248,11 @@ pub(crate) trait Driver: Sync {
     /// Namespaces in a shared server, where the kind has them.
     fn namespaces(&self) -> Option<&'static dyn Namespaces>;
 
+    /// Whether namespaces are cloned from something that has to be made first.
+    fn has_template(&self) -> bool {
+        false
+    }
+
     /// What namespaces are cloned from, made in a server of the prepared snapshot: recorded with the snapshot
     /// that it is then frozen as. `None` where the prepared snapshot is all it takes.
     fn make_template(&self, _spec: &Spec, _server: &Server) -> Result<Option<(Template, Finish)>> {

@@ -67,6 +67,7 @@ pub fn ensure(machine: &Machine, spec: &Spec, variant: Variant, progress: &dyn F
     }
     let snapshot = match variant {
         Variant::Server => prepared(machine, spec, &plan, progress),
+        Variant::Template if !spec.driver.has_template() => prepared(machine, spec, &plan, progress),
         Variant::Template => {
             let key = KeyHash::default().with(plan.key()).with("template").key();
             match machine.store.get(&key) {

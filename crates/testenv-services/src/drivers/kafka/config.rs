@@ -46,6 +46,7 @@ controller.quorum.election.timeout.ms=200
 controller.quorum.append.linger.ms=0
 metadata.max.idle.interval.ms=0
 metric.reporters=
+metrics.jmx.exclude=.*
 auto.include.jmx.reporter=false
 metrics.num.samples=1
 server.max.startup.time.ms=120000

@@ -154,6 +154,14 @@ impl Driver for Kafka {
         line.contains("Kafka Server started")
     }
 
+    /// The first error, without the places in Kafka's source where it passed through.
+    fn reason<'a>(&self, log: &'a str) -> &'a str {
+        let error = log.find(" ERROR ").or_else(|| log.find(" FATAL "));
+        let Some(start) = error.map(|at| log[..at].rfind('\n').map_or(0, |end| end + 1)) else { return log };
+        let rest = &log[start..];
+        rest.find("\n\tat ").map_or(rest, |end| &rest[..end])
+    }
+
     fn port_is_taken(&self, log: &str) -> bool {
         log.contains("Socket server failed to bind") && log.contains("Address already in use")
     }
@@ -431,6 +439,13 @@ mod tests {
         let problem = Kafka.interpreter("2.8.2", "").unwrap_err();
         assert!(problem.title.contains("Kafka 2.8.2 is older than testenv can run"), "{problem}");
         assert!(problem.detail.contains("3.5 is the oldest"), "{problem}");
+    }
+
+    #[test]
+    fn the_reason_is_the_first_error_without_its_trace() {
+        let log = "1 WARN x\n2 ERROR Exiting Kafka (kafka.Kafka$)\nConfigException: Invalid value\n\tat a\n\tat b\n3 INFO y\n";
+        assert_eq!(Kafka.reason(log), "2 ERROR Exiting Kafka (kafka.Kafka$)\nConfigException: Invalid value");
+        assert_eq!(Kafka.reason("no room for a heap\n"), "no room for a heap\n");
     }
 
     #[test]

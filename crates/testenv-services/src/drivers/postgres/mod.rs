@@ -280,6 +280,10 @@ impl Driver for Postgres {
         Some(&Postgres)
     }
 
+    fn has_template(&self) -> bool {
+        true
+    }
+
     fn make_template(&self, spec: &Spec, server: &Server) -> Result<Option<(Template, Finish)>> {
         clones::create_stub(spec, server)
     }
