@@ -37,8 +37,8 @@
 //! # Tests
 //!
 //! [`macro@test`] makes a test of a function whose arguments are [`Fixture`]s: the handles [`Postgres`],
-//! [`Redis`], [`Mysql`] and [`ClickHouse`], and whatever you make of them. All leases of a test are asked for at once. Async tests may
-//! also have [`AsyncFixture`]s, such as `Transaction`.
+//! [`Redis`], [`Mysql`], [`ClickHouse`] and so on, and whatever you make of them. All leases of a test are asked
+//! for at once. Async tests may also have [`AsyncFixture`]s, such as `Transaction`.
 //!
 //! Without the macro, [`postgres`], [`redis`], [`Postgres::builder`] and [`acquire`] do the same:
 //!

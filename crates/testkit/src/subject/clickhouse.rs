@@ -3,7 +3,7 @@
 use testenv_api::Lease;
 
 use super::{Subject, same};
-use crate::Clickhouse as Client;
+use crate::{Clickhouse as Client, have};
 
 pub(super) struct Clickhouse;
 
@@ -35,6 +35,10 @@ impl Subject for Clickhouse {
 
     fn broken(&self) -> (&'static str, &'static str, &'static str) {
         ("seed.sql", "SELECT 1;\nINSERT INTO nowhere VALUES (1);", "seed.sql:2")
+    }
+
+    fn is_here(&self) -> bool {
+        (have("clickhouse-server") || have("clickhouse")) && have("curl")
     }
 
     fn check_new(&self, lease: &Lease) -> Result<(), String> {

@@ -3,7 +3,7 @@
 use testenv_api::Lease;
 
 use super::{Subject, same};
-use crate::Mysql as Client;
+use crate::{Mysql as Client, have};
 
 pub(super) struct Mysql;
 
@@ -29,6 +29,10 @@ impl Subject for Mysql {
 
     fn broken(&self) -> (&'static str, &'static str, &'static str) {
         ("seed.sql", "SELECT 1;\nINSERT INTO nowhere VALUES (1);", "seed.sql:2")
+    }
+
+    fn is_here(&self) -> bool {
+        (have("mariadbd") || have("mysqld")) && (have("mariadb") || have("mysql"))
     }
 
     fn check_new(&self, lease: &Lease) -> Result<(), String> {
