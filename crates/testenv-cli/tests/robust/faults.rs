@@ -8,7 +8,7 @@ use testenv_api::{
     ServerAction, ServerRequest, ServerState, ServerStatus,
 };
 use testkit::{
-    Amqp, Mysql, Nats, Sql, TestWorkspace, have, kafka_dir, needs_root, processes_of, skip, until,
+    Amqp, Clickhouse, Mysql, Nats, Sql, TestWorkspace, have, kafka_dir, needs_root, processes_of, skip, until,
 };
 
 use crate::{TESTENV, assert_says, workspace};
@@ -118,9 +118,14 @@ fn a_command_and_a_role_may_ask_for_faults() {
 #[test]
 fn every_kind_of_service_can_be_behind_a_proxy_and_paused() {
     type Use = fn(&Lease) -> Result<(), String>;
-    let services: [(&str, &[&str], Use); 3] = [
+    let services: [(&str, &[&str], Use); 4] = [
         ("mysql", &["mariadbd", "mysqld"], |lease| Mysql::new(lease).run("SELECT 1").map(drop)),
         ("rabbitmq", &["rabbitmq-server"], |lease| Amqp::connect(lease)?.declare("orders")),
+        ("clickhouse", &["clickhouse-server", "clickhouse"], |lease| {
+            TcpStream::connect((lease.host.as_str(), lease.ports["native"]))
+                .map_err(|error| error.to_string())?;
+            Clickhouse::new(lease).run("SELECT 1").map(drop)
+        }),
         ("nats", &["nats-server"], |lease| Nats::connect(lease)?.streams().map(drop)),
     ];
     for (service, programs, use_it) in services {
