@@ -21,7 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::Peer;
 use super::problem::{Body, Refusal};
 use crate::core::{Core, micros};
-use crate::faults::{PROXY_HOST, Proxy};
+use crate::faults::{self, PROXY_HOST, Proxy};
 use crate::handover::Offer;
 use crate::loan::Loan;
 use crate::metrics::RefusalLabel;
@@ -55,6 +55,10 @@ async fn lease(core: &Arc<Core>, peer: Peer, request: &LeaseRequest) -> Result<R
     // that got its number later.
     let process = peer.pid.and_then(watch);
     let (role, isolation) = core.roles.find(request).await?;
+    let wants_faults = request.faults || role.spec.config.faults;
+    if wants_faults {
+        faults::check_service(role.spec.kind)?;
+    }
     let limit = core.roles.config().pool.wait.as_duration();
     let limit = request.wait_ms.map_or(limit, |wait| limit.min(Duration::from_millis(wait)));
     let acquired = tokio::time::timeout(limit, core.acquire(&role, isolation, arrived)).await;
@@ -65,7 +69,7 @@ async fn lease(core: &Arc<Core>, peer: Peer, request: &LeaseRequest) -> Result<R
     let spec = Arc::clone(&item.spec);
     let own = item.endpoint().clone();
     // What the test is told: where its server is, or the proxy in front of it.
-    let (endpoint, proxy) = match request.faults || spec.config.faults {
+    let (endpoint, proxy) = match wants_faults {
         true => front(&own, request.seed.unwrap_or(0)).map(|(seen, proxy)| (seen, Some(proxy)))?,
         false => (own.clone(), None),
     };

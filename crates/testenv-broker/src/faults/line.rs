@@ -8,6 +8,8 @@ use super::random::Random;
 
 /// Bytes that may be on their way at once. Whoever sends more waits, as with any connection.
 const MAX_HELD: usize = 1 << 20;
+/// Pieces that may be on their way at once, for senders of single bytes.
+const MAX_PIECES: usize = 4096;
 /// A slow line passes as much as it can in this time at once.
 const SHARE: Duration = Duration::from_millis(10);
 /// How far behind a slow line may fall, because its receiver was slow, and still make up for it.
@@ -90,7 +92,7 @@ impl Line {
 
     /// Whether more may be put on its way.
     pub(super) fn has_room(&self) -> bool {
-        self.held < MAX_HELD && self.end.is_none()
+        self.held < MAX_HELD && self.pieces.len() < MAX_PIECES && self.end.is_none()
     }
 
     /// Whether its end is on its way.
@@ -425,6 +427,16 @@ mod tests {
         line.change(Conditions::default(), now + 1000 * MS);
         assert_eq!(text(&arrivals(&mut line, now + 1000 * MS)).len(), MAX_HELD);
         assert!(line.is_clear());
+    }
+
+    #[test]
+    fn single_bytes_are_held_in_numbers_that_have_a_limit() {
+        let now = Instant::now();
+        let mut line = line(Conditions { stalled: true, ..Conditions::default() }, now);
+        while line.has_room() {
+            line.send(b"x", now);
+        }
+        assert_eq!(line.pieces.len(), MAX_PIECES);
     }
 
     #[test]

@@ -19,7 +19,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use testenv_api::{Effect, Fault, FaultsStatus, Problem, ProblemKind};
+use testenv_api::{Effect, Fault, FaultsStatus, Problem, ProblemKind, ServiceKind};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
@@ -106,6 +106,19 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// Checks that a proxy is in the way of a service's clients.
+///
+/// # Errors
+/// [`ProblemKind::Unsupported`] for a service that tells them the server's own address.
+pub(crate) fn check_service(kind: ServiceKind) -> Result<(), Problem> {
+    if kind != ServiceKind::Kafka {
+        return Ok(());
+    }
+    Err(Problem::new(ProblemKind::Unsupported, "faults cannot be set on the way to Kafka yet")
+        .detail("its clients are told the server's own address, and would go past the proxy")
+        .hint("ask for the lease without faults: its server can be paused and killed all the same"))
 }
 
 /// Checks that a fault makes sense.

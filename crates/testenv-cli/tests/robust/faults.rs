@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use testenv_api::client::{ClientError, Held};
 use testenv_api::{
-    Effect, EndedLease, Fault, FaultsRequest, FaultsStatus, Isolation, KeepPolicy, LeaseRequest,
+    Effect, EndedLease, Fault, FaultsRequest, FaultsStatus, Isolation, KeepPolicy, Lease, LeaseRequest,
     ServerAction, ServerRequest, ServerState, ServerStatus,
 };
-use testkit::{Sql, TestWorkspace, needs_root, processes_of, until};
+use testkit::{
+    Amqp, Clickhouse, Mysql, Nats, Sql, TestWorkspace, have, kafka_dir, needs_root, processes_of, skip, until,
+};
 
-use crate::{assert_says, workspace};
+use crate::{TESTENV, assert_says, workspace};
 
 fn with_faults(role: &str) -> LeaseRequest {
     LeaseRequest { role: Some(role.into()), faults: true, ..LeaseRequest::default() }
@@ -110,6 +112,65 @@ fn a_command_and_a_role_may_ask_for_faults() {
     let ran = workspace.run(&["exec", "--role", "database", "--faults", "--", "sh", "-c", script]);
     assert_says(&ran.expect_success().stdout, &["Connection refused", "42"]);
     drop(queue);
+    workspace.end();
+}
+
+#[test]
+fn every_kind_of_service_can_be_behind_a_proxy_and_paused() {
+    type Use = fn(&Lease) -> Result<(), String>;
+    let services: [(&str, &[&str], Use); 4] = [
+        ("mysql", &["mariadbd", "mysqld"], |lease| Mysql::new(lease).run("SELECT 1").map(drop)),
+        ("rabbitmq", &["rabbitmq-server"], |lease| Amqp::connect(lease)?.declare("orders")),
+        ("clickhouse", &["clickhouse-server", "clickhouse"], |lease| {
+            TcpStream::connect((lease.host.as_str(), lease.ports["native"]))
+                .map_err(|error| error.to_string())?;
+            Clickhouse::new(lease).run("SELECT 1").map(drop)
+        }),
+        ("nats", &["nats-server"], |lease| Nats::connect(lease)?.streams().map(drop)),
+    ];
+    for (service, programs, use_it) in services {
+        if !programs.iter().any(|program| have(program)) {
+            skip(&format!("there is no {service}"));
+            continue;
+        }
+        let workspace = TestWorkspace::new(TESTENV)
+            .config(&format!("[services.it]\nservice = \"{service}\"\n[pool]\nwarm = 0\n"));
+        let held = workspace.lease_as(&with_faults("it"));
+        use_it(held.lease()).unwrap();
+        let connections = || -> u64 {
+            held.client().get::<FaultsStatus>(&path(&held, "faults")).unwrap().accepted_connections
+        };
+        assert!(connections() > 0, "{service} was reached past the proxy");
+        add(&held, Effect::Refuse);
+        use_it(held.lease()).unwrap_err();
+        held.client().delete::<FaultsStatus>(&path(&held, "faults")).unwrap();
+        act(&held, ServerAction::Pause).unwrap();
+        let (lease, begun) = (held.lease().clone(), connections());
+        let waiting = std::thread::spawn(move || use_it(&lease));
+        until(Duration::from_secs(10), || {
+            if connections() > begun { Ok(()) } else { Err("not asked yet".into()) }
+        });
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(!waiting.is_finished(), "{service} answered though it is paused");
+        act(&held, ServerAction::Resume).unwrap();
+        waiting.join().unwrap().unwrap();
+        assert_eq!(act(&held, ServerAction::Kill).unwrap(), ServerState::Ended);
+        use_it(held.lease()).unwrap_err();
+        drop(held);
+        workspace.end();
+    }
+}
+
+#[test]
+fn a_service_whose_clients_would_go_past_the_proxy_is_refused() {
+    let Some(dir) = kafka_dir() else { return skip("there is no Kafka with a Java") };
+    let config = format!("[services.queue]\nservice = \"kafka\"\nbin_dir = {dir:?}\n");
+    let workspace = TestWorkspace::new(TESTENV).config(&config);
+    let message = workspace.try_lease(&with_faults("queue")).unwrap_err();
+    assert_says(
+        &message,
+        &["on the way to Kafka", "would go past the proxy", "paused and killed all the same"],
+    );
     workspace.end();
 }
 
