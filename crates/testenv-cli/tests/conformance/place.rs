@@ -9,6 +9,8 @@ use crate::TESTENV;
 
 /// Name of the one role.
 const ROLE: &str = "it";
+/// One ahead is enough to see that what comes out of the pool is as good as what does not.
+const POOL: &str = "[pool]\nwarm = 1\nwait = \"3m\"\n";
 
 /// A combination under test.
 #[derive(Clone, Copy)]
@@ -59,7 +61,7 @@ impl Place {
             Runtime::Native => format!("isolation = \"{isolation}\"\n"),
         };
         let mut workspace = TestWorkspace::new(TESTENV).config(&format!(
-            "{}runtime = \"{runtime}\"\n{isolation}{}",
+            "{}runtime = \"{runtime}\"\n{isolation}{}{POOL}",
             role(self.subject),
             self.subject.config()
         ));
@@ -94,7 +96,7 @@ struct Provider {
 
 impl Provider {
     fn new(subject: &dyn Subject) -> Result<Self, String> {
-        let config = role(subject) + subject.provider();
+        let config = role(subject) + subject.provider() + "[pool]\nwarm = 0\nwait = \"3m\"\n";
         let workspace = TestWorkspace::new(TESTENV).config(&config);
         let held = workspace.try_lease(&request(Isolation::Server))?;
         Ok(Self { held, workspace })
