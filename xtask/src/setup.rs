@@ -1,6 +1,7 @@
 //! What a fresh machine lacks: found, announced, installed; nothing is ever installed twice.
 
 mod engines;
+mod go;
 mod kafka;
 mod nextest;
 mod npm;
@@ -38,6 +39,7 @@ impl Tools {
     pub(crate) fn path(&self) -> Result<OsString> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let dirs = std::env::split_paths(&path).chain(self.newer_postgres.clone()).chain(self.kafka.clone());
+        let dirs = dirs.chain([go::dir()]);
         std::env::join_paths(dirs).context("a directory in PATH has a colon in its name")
     }
 }
@@ -63,6 +65,7 @@ pub(crate) fn ensure(need: Need) -> Result<Tools> {
         missing.extend(rust_component("rustfmt", "cargo-fmt"));
         missing.extend(rust_component("clippy", "cargo-clippy"));
         missing.extend(npm::missing());
+        missing.extend(go::missing());
         missing.extend(packages::missing_servers());
         // Java comes before what it runs.
         let java = packages::missing_java();
@@ -78,6 +81,9 @@ pub(crate) fn ensure(need: Need) -> Result<Tools> {
     }
     if everything && let Some(why) = npm::skipped() {
         println!("note: tests of a second PostgreSQL version are skipped: {why}");
+    }
+    if everything && let Some(why) = go::skipped() {
+        println!("note: tests of S3 are skipped: {why}");
     }
     if everything && let Some(why) = kafka::skipped() {
         println!("note: tests of Kafka are skipped: {why}");

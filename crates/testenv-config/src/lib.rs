@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 pub use service::{
-    IsolationConfig, KindConfig, NAME_LIMIT, PrepareStep, PrepareTable, RuntimeConfig, ServiceConfig,
-    Setting, StepsConfig,
+    IsolationConfig, KindConfig, NAME_LIMIT, NamesConfig, PrepareStep, PrepareTable, RuntimeConfig,
+    ServiceConfig, Setting, StepsConfig,
 };
 pub use template::{TemplateError, expand};
 pub use units::{ByteSize, Span};

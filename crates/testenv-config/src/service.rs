@@ -51,9 +51,13 @@ pub struct ServiceConfig {
     /// isolation each lease has one named `t_…` instead.
     #[serde(default)]
     pub database: Option<String>,
+    /// S3: name of the bucket, or a list of names of which seeds are for the first; `app` when absent. In
+    /// `namespace` isolation each lease has one bucket, named `t-…` instead.
+    #[serde(default)]
+    pub bucket: Option<NamesConfig>,
     /// User that tests connect as. When absent, that of PostgreSQL is the superuser `postgres`, of MySQL the
     /// administrator `root`, of RabbitMQ the administrator `guest`, of ClickHouse the administrator `default`, of
-    /// NATS `app`. In `namespace` isolation, MySQL and ClickHouse (from 21 on) give each lease a user of its own,
+    /// NATS `app`, of S3 the access key `testenv`. In `namespace` isolation, MySQL and ClickHouse (from 21 on) give each lease a user of its own,
     /// with rights to its database only, unless this key is given.
     #[serde(default)]
     pub user: Option<String>,
@@ -78,7 +82,8 @@ pub struct ServiceConfig {
     pub plugins: Vec<String>,
     /// Server settings on top of testenv's own, such as `work_mem = "8MB"`, for Redis `maxmemory = "64mb"`, for
     /// Kafka `"num.partitions" = 3`. ClickHouse's are those of queries, as `max_threads = 2`; those of its server
-    /// begin with `server.`, and dots lead into sections: `"server.merge_tree.parts_to_throw_insert" = 600`.
+    /// begin with `server.`, and dots lead into sections: `"server.merge_tree.parts_to_throw_insert" = 600`. Those
+    /// of S3 are environment variables of its server, such as `MINIO_API_REQUESTS_MAX = 100`.
     #[serde(default)]
     pub settings: BTreeMap<String, Setting>,
     /// What brings the schema: a directory of `.sql` files, applied in the order of their names, or a command.
@@ -124,8 +129,12 @@ pub enum KindConfig {
     Mariadb,
     /// ClickHouse.
     Clickhouse,
-    /// A store of objects with the protocol of Amazon S3.
+    /// A store of objects with the protocol of Amazon S3: MinIO, or versitygw where only that is installed.
     S3,
+    /// MinIO.
+    Minio,
+    /// The Versity S3 Gateway, over a plain directory.
+    Versitygw,
     /// Apache Kafka.
     Kafka,
     /// RabbitMQ.
@@ -191,6 +200,17 @@ impl schemars::JsonSchema for Setting {
     }
 }
 
+/// A name, or several.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(untagged, expecting = "a name or a list of names")]
+pub enum NamesConfig {
+    /// One.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
 /// Files to apply, or a command to run.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -235,6 +255,7 @@ impl ServiceConfig {
             url_env: None,
             isolation: None,
             database: None,
+            bucket: None,
             user: None,
             password: None,
             locale: None,
@@ -259,6 +280,15 @@ impl ServiceConfig {
         })
     }
 
+    /// Names of the buckets, the first of which is the one that seeds are for.
+    pub fn buckets(&self) -> Vec<&str> {
+        match &self.bucket {
+            None => vec!["app"],
+            Some(NamesConfig::One(name)) => vec![name],
+            Some(NamesConfig::Many(names)) => names.iter().map(String::as_str).collect(),
+        }
+    }
+
     /// The environment variable that says where an external server is; empty where there is no usual one.
     pub fn url_env(&self) -> &str {
         self.url_env.as_deref().unwrap_or(match self.service {
@@ -266,7 +296,7 @@ impl ServiceConfig {
             KindConfig::Redis | KindConfig::Valkey => "REDIS_URL",
             KindConfig::Mysql | KindConfig::Mariadb => "MYSQL_URL",
             KindConfig::Clickhouse => "CLICKHOUSE_URL",
-            KindConfig::S3 => "AWS_ENDPOINT_URL",
+            KindConfig::S3 | KindConfig::Minio | KindConfig::Versitygw => "AWS_ENDPOINT_URL",
             KindConfig::Kafka => "KAFKA_BROKERS",
             KindConfig::Rabbitmq => "AMQP_URL",
             KindConfig::Nats => "NATS_URL",
@@ -366,7 +396,16 @@ impl ServiceConfig {
                 ("CLICKHOUSE_DATABASE", "{database}"),
                 ("CLICKHOUSE_DB", "{database}"),
             ],
-            _ => &[],
+            KindConfig::S3 | KindConfig::Minio | KindConfig::Versitygw => &[
+                ("AWS_ENDPOINT_URL", "{url}"),
+                ("AWS_ENDPOINT_URL_S3", "{url}"),
+                ("AWS_ACCESS_KEY_ID", "{user}"),
+                ("AWS_SECRET_ACCESS_KEY", "{password}"),
+                ("AWS_REGION", "us-east-1"),
+                ("AWS_DEFAULT_REGION", "us-east-1"),
+                ("S3_BUCKET", "{database}"),
+            ],
+            KindConfig::Custom => &[],
         };
         let shared = [(DATABASE_URL, "{url}")];
         let shared = shared.iter().filter(|_| self.is_mysql() && self.alone_with_database_url);
@@ -400,11 +439,13 @@ impl ServiceConfig {
     }
 
     pub(crate) fn check(&self) -> Result<(), (String, String)> {
-        use KindConfig::{Clickhouse, Mariadb, Mysql, Nats, Postgres, Rabbitmq};
+        use KindConfig::{Clickhouse, Mariadb, Minio, Mysql, Nats, Postgres, Rabbitmq, S3, Versitygw};
         // Keys that only some kinds have.
-        let limited: [(&str, bool, &[KindConfig]); 6] = [
+        let with_user = [Postgres, Mysql, Mariadb, Clickhouse, Rabbitmq, Nats, S3, Minio, Versitygw];
+        let limited: [(&str, bool, &[KindConfig]); 7] = [
+            ("bucket", self.bucket.is_some(), &[S3, Minio, Versitygw]),
             ("database", self.database.is_some(), &[Postgres, Mysql, Mariadb, Clickhouse, Rabbitmq]),
-            ("user", self.user.is_some(), &[Postgres, Mysql, Mariadb, Clickhouse, Rabbitmq, Nats]),
+            ("user", self.user.is_some(), &with_user),
             ("plugins", !self.plugins.is_empty(), &[Rabbitmq]),
             ("locale", self.locale.is_some(), &[Postgres]),
             ("encoding", self.encoding.is_some(), &[Postgres]),
@@ -437,6 +478,9 @@ impl ServiceConfig {
         }
         if self.service == Clickhouse {
             self.check_clickhouse()?;
+        }
+        if matches!(self.service, S3 | Minio | Versitygw) {
+            self.check_s3()?;
         }
         if self.service == Rabbitmq {
             let password = self.password.as_deref().unwrap_or("random");
@@ -481,6 +525,30 @@ impl ServiceConfig {
         Ok(())
     }
 
+    fn check_s3(&self) -> Result<(), (String, String)> {
+        let buckets = self.buckets();
+        if buckets.is_empty() {
+            return Err(("bucket".into(), "the list is empty".into()));
+        }
+        if let Some(name) = buckets.iter().find(|name| !is_bucket(name)) {
+            let what = format!("{name:?} is no bucket: 3 to {NAME_LIMIT} of a-z, 0-9, `-` and `.`");
+            return Err(("bucket".into(), what));
+        }
+        if buckets.len() > 1 && self.isolation == Some(IsolationConfig::Namespace) {
+            return Err(("bucket".into(), "in `namespace` isolation a lease has one bucket".into()));
+        }
+        // Both limits are MinIO's.
+        let is_word = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+        if self.user.as_deref().is_some_and(|user| user.len() < 3 || !is_word(user)) {
+            let what = "an access key has 3 or more letters, digits, `-`, `_` and `.`";
+            return Err(("user".into(), what.into()));
+        }
+        if self.password.as_deref().is_some_and(|it| it.len() < 8 || it.contains(|c: char| c.is_control())) {
+            return Err(("password".into(), "a secret key has 8 or more characters".into()));
+        }
+        Ok(())
+    }
+
     fn check_clickhouse(&self) -> Result<(), (String, String)> {
         check_identifier("database", self.database())?;
         check_identifier("user", self.user())?;
@@ -494,6 +562,16 @@ impl ServiceConfig {
         }
         Ok(())
     }
+}
+
+/// Whether a text can be the name of a bucket.
+fn is_bucket(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    (3..=NAME_LIMIT).contains(&name.len())
+        && name.starts_with(plain)
+        && name.ends_with(plain)
+        && name.chars().all(|c| plain(c) || matches!(c, '-' | '.'))
+        && !name.contains("..")
 }
 
 fn check_identifier(key: &str, name: &str) -> Result<(), (String, String)> {
@@ -578,6 +656,18 @@ mod tests {
             assert!(error.contains(&format!("services.db.{key}")), "{error}");
         }
         parse("[services.db]\nservice = \"mysql\"\npassword = \"\"").unwrap();
+    }
+
+    #[test]
+    fn buckets_have_the_names_that_s3_allows() {
+        let config = |bucket: &str| parse(&format!("[services.store]\nservice = \"s3\"\nbucket = {bucket}"));
+        assert_eq!(config("\"app\"").unwrap().services["store"].buckets(), ["app"]);
+        let several = config("[\"app\", \"up.loads-1\"]").unwrap();
+        assert_eq!(several.services["store"].buckets(), ["app", "up.loads-1"]);
+        for bad in ["\"ab\"", "\"a_b\"", "\"../x\"", "\"-ab\"", "\"a..b\"", "\"App\"", "[]"] {
+            let error = config(bad).unwrap_err();
+            assert!(error.contains("services.store.bucket: "), "{error}");
+        }
     }
 
     #[test]

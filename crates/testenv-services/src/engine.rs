@@ -169,7 +169,7 @@ pub(crate) fn ask_version(program: &Path, args: &[&str]) -> std::io::Result<Stri
 }
 
 /// What a program prints when asked for its version, if it does so in time.
-fn version_text(program: &Path, args: &[&str]) -> std::io::Result<String> {
+pub(crate) fn version_text(program: &Path, args: &[&str]) -> std::io::Result<String> {
     let mut child = Command::new(program)
         .args(args)
         .stdin(Stdio::null())

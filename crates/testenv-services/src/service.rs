@@ -27,7 +27,7 @@ pub fn kind(config: KindConfig) -> ServiceKind {
         KindConfig::Redis | KindConfig::Valkey => ServiceKind::Redis,
         KindConfig::Mysql | KindConfig::Mariadb => ServiceKind::Mysql,
         KindConfig::Clickhouse => ServiceKind::Clickhouse,
-        KindConfig::S3 => ServiceKind::S3,
+        KindConfig::S3 | KindConfig::Minio | KindConfig::Versitygw => ServiceKind::S3,
         KindConfig::Kafka => ServiceKind::Kafka,
         KindConfig::Rabbitmq => ServiceKind::Rabbitmq,
         KindConfig::Nats => ServiceKind::Nats,

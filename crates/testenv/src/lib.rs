@@ -106,6 +106,7 @@ mod park;
 mod postgres;
 mod rabbitmq;
 mod redis;
+mod s3;
 mod scope;
 mod settings;
 mod story;
@@ -132,6 +133,7 @@ pub use postgres::SqlxTransaction;
 pub use postgres::Transaction;
 pub use rabbitmq::RabbitMq;
 pub use redis::Redis;
+pub use s3::S3;
 
 /// Makes a test of a function whose arguments are fixtures.
 ///
@@ -243,6 +245,14 @@ pub fn rabbitmq() -> Result<RabbitMq, Error> {
 /// Those of [`Builder::acquire`].
 pub fn clickhouse() -> Result<ClickHouse, Error> {
     ClickHouse::builder().acquire()
+}
+
+/// A store of objects of the caller's own, for code that wants no macro. The lease ends when the handle is dropped.
+///
+/// # Errors
+/// Those of [`Builder::acquire`].
+pub fn s3() -> Result<S3, Error> {
+    S3::builder().acquire()
 }
 
 /// What the macro's code calls. No part of the interface.

@@ -49,6 +49,14 @@ fn version(postgres: &Path) -> Option<u32> {
     said.split_whitespace().find_map(|word| word.split('.').next()?.parse().ok())
 }
 
+/// The directory with a server that is built with Go: one in `PATH`, or where `cargo xtask setup` puts it.
+pub fn go_dir(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let own = std::env::current_exe().unwrap_or_default();
+    let tools = own.ancestors().map(|dir| dir.join("testenv-tools/go"));
+    std::env::split_paths(&path).chain(tools).find(|dir| dir.join(program).is_file())
+}
+
 /// A file system in a file, mounted for as long as this exists. Root only.
 #[derive(Debug)]
 pub struct Loop {

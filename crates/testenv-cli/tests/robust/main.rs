@@ -20,6 +20,7 @@ mod preparing;
 mod privileges;
 mod rabbitmq;
 mod replacing;
+mod s3;
 mod torture;
 
 use testkit::TestWorkspace;

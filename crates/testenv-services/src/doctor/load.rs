@@ -35,7 +35,8 @@ impl Cost {
             Kind::Clickhouse => (70, 10, 20, 150),
             Kind::Kafka => (131, 8, 20, 80),
             Kind::Rabbitmq => (72, 2, 2, 30),
-            Kind::S3 => (100, 8, 20, 40),
+            Kind::S3 | Kind::Minio => (64, 2, 2, 30),
+            Kind::Versitygw => (16, 1, 1, 20),
             Kind::Nats => (16, 1, 1, 20),
             Kind::Custom => (100, 16, 40, 40),
         };
@@ -73,6 +74,8 @@ const fn title(kind: KindConfig) -> &'static str {
         KindConfig::Mariadb => "MariaDB servers",
         KindConfig::Clickhouse => "ClickHouse servers",
         KindConfig::S3 => "S3 servers",
+        KindConfig::Minio => "MinIO servers",
+        KindConfig::Versitygw => "versitygw servers",
         KindConfig::Kafka => "Kafka servers",
         KindConfig::Rabbitmq => "RabbitMQ servers",
         KindConfig::Nats => "NATS servers",

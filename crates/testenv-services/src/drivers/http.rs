@@ -27,9 +27,11 @@ pub(crate) struct Http {
 }
 
 /// What a server answers.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
+    /// What the server says it is; empty when it does not.
+    pub(crate) server: String,
     pub(crate) body: Vec<u8>,
 }
 
@@ -102,7 +104,7 @@ enum Framing {
 fn read(input: &mut impl io::BufRead, may_have_body: bool) -> io::Result<Answer> {
     let mut head = input.by_ref().take(MAX_HEAD);
     let status = status(&line(&mut head)?)?;
-    let mut framing = Framing::UntilClose;
+    let (mut framing, mut server) = (Framing::UntilClose, String::new());
     loop {
         let line = line(&mut head)?;
         if line.is_empty() {
@@ -115,6 +117,8 @@ fn read(input: &mut impl io::BufRead, may_have_body: bool) -> io::Result<Answer>
                 return Err(malformed("an unknown transfer encoding"));
             }
             framing = Framing::Chunked;
+        } else if name.eq_ignore_ascii_case("server") {
+            value.clone_into(&mut server);
         } else if name.eq_ignore_ascii_case("content-length") && framing != Framing::Chunked {
             let length = value.parse().ok().filter(|_| value.bytes().all(|byte| byte.is_ascii_digit()));
             framing = Framing::Length(length.ok_or_else(|| malformed("a length that is no number"))?);
@@ -122,7 +126,7 @@ fn read(input: &mut impl io::BufRead, may_have_body: bool) -> io::Result<Answer>
     }
     let has_body = may_have_body && status >= 200 && !matches!(status, 204 | 304);
     let body = if has_body { body(input, framing)? } else { Vec::new() };
-    Ok(Answer { status, body })
+    Ok(Answer { status, server, body })
 }
 
 fn body(input: &mut impl io::BufRead, framing: Framing) -> io::Result<Vec<u8>> {

@@ -11,6 +11,7 @@ mod nats;
 pub(crate) mod postgres;
 mod rabbitmq;
 mod redis;
+mod s3;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -43,6 +44,7 @@ pub(crate) fn of(kind: ServiceKind) -> Result<&'static dyn Driver> {
         ServiceKind::Kafka => &kafka::Kafka,
         ServiceKind::Rabbitmq => &rabbitmq::RabbitMq,
         ServiceKind::Clickhouse => &clickhouse::Clickhouse,
+        ServiceKind::S3 => &s3::S3,
         other => {
             let title = format!("this build of testenv has no {other}");
             return Err(Problem::new(ProblemKind::InvalidConfig, title));

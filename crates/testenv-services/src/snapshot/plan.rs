@@ -69,6 +69,9 @@ impl Plan {
             .with(optional(&config.locale));
         let base_key = hash.key();
         let mut hash = hash.with(config.database()).with(config.user()).with(optional(&config.password));
+        for bucket in config.buckets() {
+            hash = hash.with("bucket").with(bucket);
+        }
         for extension in &config.extensions {
             hash = hash.with("extension").with(extension);
         }

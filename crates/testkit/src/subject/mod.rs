@@ -8,6 +8,7 @@ mod nats;
 mod postgres;
 mod rabbitmq;
 mod redis;
+mod s3;
 
 use std::path::PathBuf;
 
@@ -85,6 +86,8 @@ pub const SUBJECTS: &[&dyn Subject] = &[
     &nats::Nats,
     &kafka::Kafka,
     &rabbitmq::RabbitMq,
+    &s3::S3("minio"),
+    &s3::S3("versitygw"),
 ];
 
 /// An error unless both are the same.

@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn refusals_are_told_in_the_servers_words() {
-        let told = |body: &str| reason(&Answer { status: 400, body: body.into() });
+        let told = |body: &str| reason(&Answer { status: 400, body: body.into(), ..Answer::default() });
         assert_eq!(told(r#"{"error":"bad_request","reason":"no such"}"#), "no such");
         assert_eq!(told(r#"{"reason":["no_such_vhost","x"]}"#), r#"["no_such_vhost","x"]"#);
         assert_eq!(told("<html>\n"), "<html>");
