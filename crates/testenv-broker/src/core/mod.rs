@@ -276,7 +276,7 @@ impl Core {
             }
             Err(problem) => {
                 tracing::warn!(role = key.role, %problem, "a start failed");
-                entry.pool.failed(&problem);
+                entry.pool.failed(&problem, begun);
             }
         }
         self.pump(&mut state);
