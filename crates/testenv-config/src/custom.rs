@@ -158,15 +158,20 @@ impl ServiceConfig {
         self.ports.first().map(String::as_str)
     }
 
+    /// Name of the variable that has a further port of a custom service, for its clients, and for testenv where
+    /// others run the server.
+    pub fn port_env(&self, port: &str) -> String {
+        format!("{}_PORT_{}", variable(&self.role), variable(port))
+    }
+
     /// Names of the variables that a custom service fills when its table names none.
     pub(crate) fn custom_env(&self) -> BTreeMap<String, String> {
-        let of_role = self.role.to_uppercase().replace('-', "_");
+        let of_role = variable(&self.role);
         let mut env: BTreeMap<_, _> = [("URL", "{url}"), ("HOST", "{host}"), ("PORT", "{port}")]
             .map(|(name, template)| (format!("{of_role}_{name}"), template.to_owned()))
             .into();
         for port in self.ports.iter().skip(1) {
-            let name = format!("{of_role}_PORT_{}", port.to_uppercase().replace('-', "_"));
-            env.insert(name, format!("{{port.{port}}}"));
+            env.insert(self.port_env(port), format!("{{port.{port}}}"));
         }
         let login = [("user", &self.user), ("password", &self.password), ("database", &self.database)];
         for (name, given) in login {
@@ -312,6 +317,11 @@ impl ServiceConfig {
         }
         Ok(())
     }
+}
+
+/// A name as part of the name of an environment variable.
+fn variable(name: &str) -> String {
+    name.to_uppercase().replace('-', "_")
 }
 
 /// Keys that only a custom service has, and whether they are given.
