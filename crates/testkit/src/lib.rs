@@ -7,6 +7,7 @@
 
 mod amqp;
 mod cache;
+mod company;
 mod inventory;
 mod kafka;
 mod machine;
@@ -23,6 +24,7 @@ mod wait;
 mod workspace;
 
 pub use amqp::Amqp;
+pub use company::{COMPANY, http};
 pub use inventory::{Inventory, Places};
 pub use kafka::Kafka;
 pub use machine::{Loop, have, kafka_dir, postgres_dir};

@@ -96,6 +96,9 @@ impl Provider {
     fn new(subject: &dyn Subject) -> Result<Self, String> {
         let config = role(subject) + subject.provider();
         let workspace = TestWorkspace::new(TESTENV).config(&config);
+        for (path, content) in subject.files() {
+            workspace.write(path, content);
+        }
         let held = workspace.try_lease(&request(Isolation::Server))?;
         Ok(Self { held, workspace })
     }

@@ -1,6 +1,7 @@
 //! Services as the tests of all services use them: each with a seed, and with a real client that looks whether
 //! the seed is there, writes, and reads.
 
+mod custom;
 mod kafka;
 mod mysql;
 mod nats;
@@ -76,8 +77,15 @@ pub trait Subject: Sync {
 }
 
 /// All of them.
-pub const SUBJECTS: &[&dyn Subject] =
-    &[&postgres::Postgres, &mysql::Mysql, &redis::Redis, &nats::Nats, &kafka::Kafka, &rabbitmq::RabbitMq];
+pub const SUBJECTS: &[&dyn Subject] = &[
+    &postgres::Postgres,
+    &mysql::Mysql,
+    &redis::Redis,
+    &nats::Nats,
+    &kafka::Kafka,
+    &rabbitmq::RabbitMq,
+    &custom::Custom,
+];
 
 /// An error unless both are the same.
 fn same<T: PartialEq + std::fmt::Debug>(found: &T, expected: &T) -> Result<(), String> {
