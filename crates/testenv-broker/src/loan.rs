@@ -47,8 +47,7 @@ impl Item {
         match &self.what {
             What::Server(server) => &server.endpoint,
             What::Namespace(namespace, _) => &namespace.endpoint,
-            What::Shared(Shared::Server(server)) => &server.endpoint,
-            What::Shared(Shared::Namespace(namespace)) => &namespace.endpoint,
+            What::Shared(shared) => shared.endpoint(),
         }
     }
 
@@ -86,6 +85,13 @@ impl Item {
 }
 
 impl Shared {
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        match self {
+            Self::Server(server) => &server.endpoint,
+            Self::Namespace(namespace) => &namespace.endpoint,
+        }
+    }
+
     fn server(&self) -> Option<&Server> {
         match self {
             Self::Server(server) => Some(server),

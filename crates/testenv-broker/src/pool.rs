@@ -14,10 +14,17 @@ pub(crate) struct Pool<T, E> {
     warm: VecDeque<T>,
     starting: usize,
     leased: usize,
-    waiting: VecDeque<oneshot::Sender<Result<T, E>>>,
+    waiting: VecDeque<Waiter<T, E>>,
     target: usize,
     last_change: Instant,
     failures: usize,
+}
+
+/// A request that waits, and since when.
+#[derive(Debug)]
+struct Waiter<T, E> {
+    since: Instant,
+    sender: oneshot::Sender<Result<T, E>>,
 }
 
 /// What a request gets at once.
@@ -55,13 +62,13 @@ impl<T, E: Clone> Pool<T, E> {
         }
         self.target = (self.target * 2).max(2).min(max_warm);
         let (sender, receiver) = oneshot::channel();
-        self.waiting.push_back(sender);
+        self.waiting.push_back(Waiter { since: now, sender });
         Acquired::Wait(receiver)
     }
 
     /// How many more should be started: for those who wait, and then up to the target.
     pub(crate) fn wanted(&mut self) -> Wanted {
-        self.waiting.retain(|waiter| !waiter.is_closed());
+        self.waiting.retain(|waiter| !waiter.sender.is_closed());
         let waiting = self.waiting.len().saturating_sub(self.starting);
         let idle = self.starting.saturating_sub(self.waiting.len()) + self.warm.len();
         // After a failure nothing is started unasked: the next request tries again and is told.
@@ -79,7 +86,7 @@ impl<T, E: Clone> Pool<T, E> {
         self.starting -= 1;
         self.failures = 0;
         while let Some(waiter) = self.waiting.pop_front() {
-            match waiter.send(Ok(item)) {
+            match waiter.sender.send(Ok(item)) {
                 Ok(()) => {
                     self.leased += 1;
                     return;
@@ -93,12 +100,14 @@ impl<T, E: Clone> Pool<T, E> {
         self.warm.push_back(item);
     }
 
-    /// Notes that a start failed: whoever waits longest is told.
-    pub(crate) fn failed(&mut self, error: &E) {
+    /// Notes that a start failed that was begun then: whoever waits longest is told. Those who came later are not:
+    /// what was wrong may have been put right before they asked, and they get a start of their own.
+    pub(crate) fn failed(&mut self, error: &E, begun: Instant) {
         self.starting -= 1;
         self.failures += 1;
-        while let Some(waiter) = self.waiting.pop_front() {
-            if waiter.send(Err(error.clone())).is_ok() {
+        while self.waiting.front().is_some_and(|waiter| waiter.since <= begun) {
+            let Some(waiter) = self.waiting.pop_front() else { return };
+            if waiter.sender.send(Err(error.clone())).is_ok() {
                 return;
             }
         }
@@ -146,7 +155,7 @@ impl<T, E: Clone> Pool<T, E> {
             warm: self.warm.len(),
             starting: self.starting,
             leased: self.leased,
-            waiting: self.waiting.iter().filter(|waiter| !waiter.is_closed()).count(),
+            waiting: self.waiting.iter().filter(|waiter| !waiter.sender.is_closed()).count(),
             target: self.target,
         }
     }
@@ -225,10 +234,23 @@ mod tests {
         let (mut pool, now) = pool();
         let (mut first, mut second) = (wait(&mut pool, now), wait(&mut pool, now));
         (0..2).for_each(|_| pool.start());
-        pool.failed(&"no".into());
+        pool.failed(&"no".into(), now);
         assert_eq!(first.try_recv().unwrap(), Err("no".into()));
         second.try_recv().unwrap_err();
         assert_eq!(pool.wanted().refill, 0);
+    }
+
+    #[test]
+    fn whoever_came_after_a_start_was_begun_is_not_told_of_its_failure() {
+        let (mut pool, now) = pool();
+        pool.start();
+        let mut late = wait(&mut pool, now + DECAY);
+        pool.failed(&"no".into(), now);
+        late.try_recv().unwrap_err();
+        assert_eq!(pool.wanted().waiting, 1);
+        pool.start();
+        pool.failed(&"no".into(), now + DECAY);
+        assert_eq!(late.try_recv().unwrap(), Err("no".into()));
     }
 
     #[test]

@@ -6,20 +6,23 @@
 
 #![forbid(unsafe_code)]
 
+mod custom;
 mod service;
 mod template;
 mod units;
+mod words;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+pub use custom::{CommandConfig, FileConfig, FromTable, NamespaceConfig, Ready, ReadyConfig, SignalConfig};
 pub use service::{
     IsolationConfig, KindConfig, NAME_LIMIT, NamesConfig, PrepareStep, PrepareTable, RuntimeConfig,
     ServiceConfig, Setting, StepsConfig,
 };
-pub use template::{TemplateError, expand};
+pub use template::{TemplateError, expand, fill};
 pub use units::{ByteSize, Span};
 
 /// The whole of `testenv.toml`.
@@ -303,6 +306,9 @@ impl Config {
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let mut config: Self = toml::from_str(text)
             .map_err(|source| ConfigError::Parse { path: path.to_path_buf(), source: Box::new(source) })?;
+        for (role, service) in &mut config.services {
+            service.role.clone_from(role);
+        }
         config.check().map_err(|(at, what)| ConfigError::Invalid { path: path.to_path_buf(), at, what })?;
         config.share_out_database_url();
         Ok(config)

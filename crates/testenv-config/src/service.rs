@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::custom::{CommandConfig, FileConfig, NamespaceConfig, ReadyConfig, SignalConfig, only_custom};
 use crate::template;
 use crate::units::Span;
 
@@ -94,6 +95,53 @@ pub struct ServiceConfig {
     /// command.
     #[serde(default)]
     pub seed: Option<StepsConfig>,
+    /// Custom: the command line that runs the server, one text or a list of words, without a shell. A word that
+    /// names a file of the workspace becomes its absolute path; the server runs in its data directory.
+    /// docs/custom-services.md has the placeholders of this and the following keys.
+    #[serde(default)]
+    pub command: Option<CommandConfig>,
+    /// Custom: names of the server's ports. testenv chooses their numbers; the first is `{port}`, each is
+    /// `{port.NAME}`.
+    #[serde(default)]
+    pub ports: Vec<String>,
+    /// Custom: environment variables of the server.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    /// Custom: files that the server finds in its data directory, by their paths in it: a text, or
+    /// `{ from = "…" }`, a file of the workspace; both with placeholders.
+    #[serde(default)]
+    pub files: BTreeMap<String, FileConfig>,
+    /// Custom: files and directories the server is made of, beside those that `command` and `files` name. After a
+    /// change, new leases have new servers.
+    #[serde(default)]
+    pub inputs: Vec<PathBuf>,
+    /// Custom: how it is known that the server is ready: `{ log = "…" }`, `{ http = "/health", status = 200 }`,
+    /// `{ tcp = true }` (when absent) or `{ command = "…" }`.
+    #[serde(default)]
+    pub ready: Option<ReadyConfig>,
+    /// Custom: the URL, with placeholders; `http://{host}:{port}` when absent.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// Custom: the shell command that connects a client, for people; `curl` or `nc` when absent.
+    #[serde(default)]
+    pub connect: Option<String>,
+    /// Custom: whether the server keeps nothing in its data directory, so that `migrations` and `seed` are applied to
+    /// every server anew.
+    #[serde(default)]
+    pub in_memory: bool,
+    /// Custom: how namespaces come and go in a shared server.
+    #[serde(default)]
+    pub namespace: Option<NamespaceConfig>,
+    /// Custom: command that brings the shared server back to its beginning, given to `sh -c`. With it, leases of
+    /// isolation `shared` take turns, and each finds the server reset.
+    #[serde(default)]
+    pub reset: Option<String>,
+    /// Custom: the signal that makes the server stop; `SIGTERM` when absent.
+    #[serde(default)]
+    pub stop_signal: Option<SignalConfig>,
+    /// How long a server may take until it is ready; what its kind usually takes, and 30 s at least, when absent.
+    #[serde(default)]
+    pub start_timeout: Option<Span>,
     /// How long preparing may take, from an empty server to the end of the seed; `120s` when absent.
     #[serde(default)]
     pub prepare_timeout: Option<Span>,
@@ -110,6 +158,9 @@ pub struct ServiceConfig {
     /// out.
     #[serde(skip)]
     pub alone_with_database_url: bool,
+    /// Name of its table; [`Config::parse`](crate::Config::parse) knows it.
+    #[serde(skip)]
+    pub role: String,
 }
 
 /// Kind of service.
@@ -268,7 +319,21 @@ impl ServiceConfig {
             prepare_timeout: None,
             faults: false,
             env: None,
+            command: None,
+            ports: Vec::new(),
+            environment: BTreeMap::new(),
+            files: BTreeMap::new(),
+            inputs: Vec::new(),
+            ready: None,
+            url: None,
+            connect: None,
+            in_memory: false,
+            namespace: None,
+            reset: None,
+            stop_signal: None,
+            start_timeout: None,
             alone_with_database_url: true,
+            role: String::new(),
         }
     }
 
@@ -309,6 +374,7 @@ impl ServiceConfig {
         // A plugin may need another one, so all that listen have a port as soon as there are any.
         const OF_PLUGINS: [&str; 6] = ["mqtt", "prometheus", "stomp", "stream", "web_mqtt", "web_stomp"];
         let names = match self.service {
+            KindConfig::Custom => return self.ports.iter().skip(1).cloned().collect(),
             KindConfig::Rabbitmq if self.plugins.is_empty() => &["distribution", "management"][..],
             KindConfig::Rabbitmq => &[&["distribution", "management"][..], &OF_PLUGINS].concat(),
             KindConfig::Clickhouse => &["native"],
@@ -328,6 +394,7 @@ impl ServiceConfig {
             KindConfig::Mysql | KindConfig::Mariadb => "root",
             KindConfig::Rabbitmq => "guest",
             KindConfig::Clickhouse => "default",
+            KindConfig::Custom => "app",
             _ => "postgres",
         })
     }
@@ -336,6 +403,9 @@ impl ServiceConfig {
     pub fn env_templates(&self) -> BTreeMap<String, String> {
         if let Some(env) = &self.env {
             return env.clone();
+        }
+        if self.service == KindConfig::Custom {
+            return self.custom_env();
         }
         let defaults: &[(&str, &str)] = match self.service {
             KindConfig::Postgres => &[
@@ -439,22 +509,26 @@ impl ServiceConfig {
     }
 
     pub(crate) fn check(&self) -> Result<(), (String, String)> {
-        use KindConfig::{Clickhouse, Mariadb, Minio, Mysql, Nats, Postgres, Rabbitmq, S3, Versitygw};
+        use KindConfig::{
+            Clickhouse, Custom, Mariadb, Minio, Mysql, Nats, Postgres, Rabbitmq, S3, Versitygw,
+        };
         // Keys that only some kinds have.
-        let with_user = [Postgres, Mysql, Mariadb, Clickhouse, Rabbitmq, Nats, S3, Minio, Versitygw];
+        let with_user = [Postgres, Mysql, Mariadb, Clickhouse, Rabbitmq, Nats, S3, Minio, Versitygw, Custom];
         let limited: [(&str, bool, &[KindConfig]); 7] = [
             ("bucket", self.bucket.is_some(), &[S3, Minio, Versitygw]),
-            ("database", self.database.is_some(), &[Postgres, Mysql, Mariadb, Clickhouse, Rabbitmq]),
+            ("database", self.database.is_some(), &[Postgres, Mysql, Mariadb, Clickhouse, Rabbitmq, Custom]),
             ("user", self.user.is_some(), &with_user),
             ("plugins", !self.plugins.is_empty(), &[Rabbitmq]),
             ("locale", self.locale.is_some(), &[Postgres]),
             ("encoding", self.encoding.is_some(), &[Postgres]),
             ("extensions", !self.extensions.is_empty(), &[Postgres]),
         ];
-        let misplaced = limited.iter().find(|(_, given, kinds)| *given && !kinds.contains(&self.service));
+        let limited = limited.into_iter().chain(only_custom(self));
+        let misplaced =
+            limited.into_iter().find(|(_, given, kinds)| *given && !kinds.contains(&self.service));
         if let Some((key, _, kinds)) = misplaced {
             let kinds: Vec<_> = kinds.iter().map(|kind| format!("{kind:?}").to_lowercase()).collect();
-            return Err(((*key).to_owned(), format!("only {} has this", kinds.join(", "))));
+            return Err((key.to_owned(), format!("only {} has this", kinds.join(", "))));
         }
         if self.service == Postgres {
             check_identifier("database", self.database())?;
@@ -497,7 +571,10 @@ impl ServiceConfig {
                 return Err((name.clone(), "not a name: letters, digits, `_`, `-` and `.` only".into()));
             }
         }
-        let ports: Vec<_> = self.port_names().iter().map(|name| format!("port.{name}")).collect();
+        if self.service == Custom {
+            self.check_custom()?;
+        }
+        let ports = self.port_placeholders();
         let names = PLACEHOLDERS.into_iter().chain(ports.iter().map(String::as_str));
         let known: Vec<_> = names.map(|name| (name, "")).collect();
         for (name, text) in self.env.iter().flatten() {

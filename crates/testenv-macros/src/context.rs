@@ -24,16 +24,21 @@ pub(crate) fn context(item: TokenStream) -> Result<TokenStream, Refusal> {
             [TokenTree::Literal(role), TokenTree::Ident(asked), TokenTree::Ident(own.clone())]
                 .map(TokenStream::from);
         let isolation = isolation(field.options.isolation);
+        let faults = fill(if field.options.faults { "true" } else { "false" }, &[]);
         let gaps = [
             ("TYPE", &field.ty),
             ("ROLE", &role),
             ("ASKED", &asked),
             ("OWN", &own),
             ("ISOLATION", &isolation),
+            ("FAULTS", &faults),
         ];
         let add = |to: &mut TokenStream, template| to.extend(fill_at(span, template, &gaps));
         add(&mut types, "<TYPE as ::testenv::__private::Ask>::Asked,");
-        add(&mut asks, "<TYPE as ::testenv::__private::Ask>::ask(&__testenv_wish.of(ROLE, ISOLATION))?,");
+        add(
+            &mut asks,
+            "<TYPE as ::testenv::__private::Ask>::ask(&__testenv_wish.of(ROLE, ISOLATION, FAULTS))?,",
+        );
         add(&mut names, "ASKED,");
         add(&mut receives, "OWN: <TYPE as ::testenv::__private::Ask>::receive(ASKED, __testenv_scope)?,");
         add(&mut envs, "__testenv_env.extend(::testenv::Context::env(&self.OWN));");
@@ -115,7 +120,7 @@ mod tests {
             "#[derive(Context)] pub(crate) struct Backends {
                  /// Where orders are.
                  pub database: Postgres,
-                 #[testenv(role = \"sessions\", isolation = \"namespace\")] cache: Redis,
+                 #[testenv(role = \"sessions\", isolation = \"namespace\", faults)] cache: Redis,
              }"
             .parse()
             .unwrap(),
@@ -124,8 +129,8 @@ mod tests {
         for part in [
             "impl::testenv::__private::AskforBackends",
             "<PostgresasAsk".replace("Ask", "::testenv::__private::Ask").as_str(),
-            "__testenv_wish.of(\"database\",::core::option::Option::None)",
-            "__testenv_wish.of(\"sessions\",::core::option::Option::Some(::testenv::Isolation::Namespace))",
+            "__testenv_wish.of(\"database\",::core::option::Option::None,false)",
+            "__testenv_wish.of(\"sessions\",::core::option::Option::Some(::testenv::Isolation::Namespace),true)",
             "Self{database:<Postgres",
             "cache:<Redis",
         ] {
@@ -140,7 +145,7 @@ mod tests {
             ("struct S(Postgres);", "a struct with named fields"),
             ("enum E { A }", "a struct with named fields"),
             ("struct S<T> { a: T }", "cannot be generic"),
-            ("struct S { #[testenv(rol = \"x\")] a: Redis }", "`role` and `isolation`"),
+            ("struct S { #[testenv(rol = \"x\")] a: Redis }", "`role`, `isolation` and `faults`"),
         ] {
             match context(item.parse().unwrap()) {
                 Ok(_) => panic!("accepted: {item}"),

@@ -68,6 +68,9 @@ pub(crate) fn find(
     path: &str,
     user: Option<&User>,
 ) -> Result<EngineBuild> {
+    if let Some(build) = driver.find(config, root, path, user)? {
+        return Ok(build);
+    }
     let search = driver.search(config);
     let dirs = match &config.bin_dir {
         Some(dir) => vec![root.join(dir)],
@@ -123,7 +126,7 @@ fn version_key(version: &str) -> Vec<u32> {
 type Known = Arc<Mutex<Option<(inputs::Fingerprint, Engine)>>>;
 
 /// Asks a program for its version and takes its checksum, once for each state of the file.
-fn inspect(driver: &dyn Driver, program: &Path, name: &'static str) -> Result<Engine> {
+pub(crate) fn inspect(driver: &dyn Driver, program: &Path, name: &'static str) -> Result<Engine> {
     static KNOWN: Mutex<BTreeMap<PathBuf, Known>> = Mutex::new(BTreeMap::new());
     let file = driver.identity(program);
     let known = {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use testenv_api::{Engine, Problem, ProblemKind};
-use testenv_config::{ExternalConfig, ServiceConfig};
+use testenv_config::{ExternalConfig, KindConfig, ServiceConfig};
 use url::Url;
 
 use crate::Result;
@@ -52,7 +52,18 @@ pub(crate) fn find(
     let namespaces = driver
         .namespaces()
         .ok_or_else(|| problem("this kind of service has no namespaces, so it cannot be external".into()))?;
-    let endpoint = namespaces.declared(value, environment).map_err(problem)?;
+    let mut endpoint = namespaces.declared(value, environment).map_err(problem)?;
+    endpoint.name_first_port(config);
+    if config.service == KindConfig::Custom {
+        for name in config.port_names() {
+            let variable = config.port_env(&name);
+            let port = environment.get(&variable).and_then(|value| value.parse().ok());
+            let port = port.ok_or_else(|| {
+                problem(format!("{variable} is to have the number of its port {name}, and does not"))
+            })?;
+            endpoint.ports.insert(name, port);
+        }
+    }
     Ok(Some(Declared { variable: variable.to_owned(), endpoint }))
 }
 

@@ -12,6 +12,7 @@ pub mod engine;
 pub mod external;
 pub mod fork;
 pub mod inputs;
+mod listening;
 pub mod log;
 pub mod machine;
 pub mod namespace;

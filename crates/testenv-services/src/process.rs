@@ -62,6 +62,9 @@ pub(crate) struct Process {
     parent: Option<Parent>,
 }
 
+/// Signals that end a process which does not handle them.
+const ENDING: [Signal; 6] =
+    [Signal::TERM, Signal::INT, Signal::QUIT, Signal::HUP, Signal::USR1, Signal::USR2];
 /// How long a process may take to stop before its children are looked for.
 const STOP_PATIENCE: Duration = Duration::from_millis(50);
 /// Stack of a thread that only starts a process and waits, in bytes.
@@ -138,8 +141,11 @@ impl Process {
         self.child.id()
     }
 
-    /// Sends a signal to the process alone.
+    /// Sends a signal to the process alone. One that it does not handle ends it, as it ends any process.
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        // The first process of a PID namespace would not take notice of it.
+        let deaf = self.parent.is_some() && ENDING.contains(&signal) && !handles(self.pid(), signal);
+        let signal = if deaf { Signal::KILL } else { signal };
         Ok(rustix::process::pidfd_send_signal(&self.pidfd, signal)?)
     }
 
@@ -180,6 +186,20 @@ impl Process {
         for child in children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
             let _ = rustix::process::kill_process(child, Signal::KILL);
         }
+    }
+}
+
+/// Whether a process has a handler for a signal, or ignores it on purpose. One that cannot be asked is taken to.
+fn handles(pid: u32, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mask = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+    };
+    let bit = 1_u64 << (signal.as_raw() - 1);
+    match (mask("SigCgt:"), mask("SigIgn:")) {
+        (Some(caught), Some(ignored)) => (caught | ignored) & bit != 0,
+        _ => true,
     }
 }
 

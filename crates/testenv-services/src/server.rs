@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use testenv_api::{Problem, ProblemKind};
+use testenv_config::Span;
 
 use crate::drivers::Dirs;
 use crate::fork::Fork;
@@ -165,7 +166,7 @@ impl Server {
     pub(crate) fn stop(mut self, spec: &Spec) -> Result<Fork> {
         let failed = |error: std::io::Error| io_problem(format!("stop the {} server", spec.kind), &error);
         self.session = None;
-        self.process.signal(spec.driver.stop_signal()).map_err(failed)?;
+        self.process.signal(spec.driver.signal_of(spec)).map_err(failed)?;
         let timeout = spec.driver.stop_timeout();
         if self.process.wait(timeout).map_err(failed)?.is_none() {
             let problem = Problem::new(
@@ -219,6 +220,7 @@ fn start_process(
             .into_iter()
             .map(|name| Ok((name, port()?)))
             .collect::<Result<_>>()?;
+        endpoint.name_first_port(&spec.config);
         spec.driver.before_start(machine, spec, data, endpoint)?;
         let command = match purpose {
             Purpose::Preparing => spec.driver.command_to_prepare(spec, data, endpoint),
@@ -231,12 +233,19 @@ fn start_process(
         let failed = |error: std::io::Error| io_problem(format!("start {what}"), &error);
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|error| failed(error.into()))?;
+        rustix::io::ioctl_fionbio(&reader, true).map_err(|error| failed(error.into()))?;
         let mut process = process::spawn(&spawn, writer).map_err(failed)?;
         let mut reader = BufReader::new(fs::File::from(reader));
         match wait_until_ready(&mut reader, spec, endpoint) {
-            Ok(mut seen) => {
-                seen.extend_from_slice(reader.buffer());
-                return Ok((process, reader.into_inner().into(), seen));
+            Ok(Seen { mut log, by_its_port }) => {
+                // Its own word can be believed; an answer from its port may be somebody else's.
+                let taken = by_its_port.then(|| endpoint.taken_by_others_than(process.pid())).flatten();
+                let Some(port) = taken else {
+                    log.extend_from_slice(reader.buffer());
+                    return Ok((process, reader.into_inner().into(), log));
+                };
+                process.kill();
+                last_log = format!("somebody else listens on port {port}");
             }
             Err((reason, seen)) => {
                 let status = process.wait(Duration::from_millis(100)).ok().flatten();
@@ -273,20 +282,28 @@ fn last_lines(log: &str, noise: fn(&str) -> bool) -> String {
     lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
 }
 
-/// Reads the log until the server is ready, by its own word; what was read so far either way.
+/// What was read of a server's log while it became ready.
+struct Seen {
+    log: Vec<u8>,
+    /// Whether its port was asked; else the log itself says so.
+    by_its_port: bool,
+}
+
+/// Waits until the server is ready, by its own word; what was read of its log so far either way.
 fn wait_until_ready(
     reader: &mut BufReader<fs::File>,
     spec: &Spec,
     endpoint: &Endpoint,
-) -> std::result::Result<Vec<u8>, (String, Vec<u8>)> {
+) -> std::result::Result<Seen, (String, Vec<u8>)> {
     const MAX_LOG: u64 = 1 << 20;
-    let timeout = spec.driver.start_timeout(spec);
+    let own = spec.config.start_timeout.map(Span::as_duration);
+    let timeout = own.unwrap_or_else(|| spec.driver.start_timeout(spec));
     let deadline = Instant::now() + timeout;
-    let mut seen = Vec::new();
+    let (mut log, mut line_at) = (Vec::new(), 0);
     loop {
         let asked = spec.driver.ask_ready(spec, endpoint);
         if let Some(Ok(())) = asked {
-            return Ok(seen);
+            return Ok(Seen { log, by_its_port: true });
         }
         let left = deadline.saturating_duration_since(Instant::now());
         let pause = if asked.is_some() { left.min(ASK_EVERY) } else { left };
@@ -295,20 +312,21 @@ fn wait_until_ready(
             Ok(false) if left > pause => continue,
             Ok(false) => {
                 let saw = asked.and_then(Result::err).map_or_else(String::new, |saw| format!("; {saw}"));
-                return Err((format!("it was not ready within {} s{saw}", timeout.as_secs()), seen));
+                return Err((format!("it was not ready within {} s{saw}", timeout.as_secs()), log));
             }
-            Err(error) => return Err((error.to_string(), seen)),
+            Err(error) => return Err((error.to_string(), log)),
         }
-        // A server writes its log line by line, so once there is something to read, a line end follows.
         loop {
-            let start = seen.len();
-            let room = MAX_LOG.saturating_sub(start as u64);
-            match reader.by_ref().take(room).read_until(b'\n', &mut seen) {
-                Ok(0) => return Err(("it closed its log before it was ready".into(), seen)),
-                Ok(_) if spec.driver.is_ready(&String::from_utf8_lossy(&seen[start..])) => return Ok(seen),
-                Ok(_) if reader.buffer().contains(&b'\n') => {}
-                Ok(_) => break,
-                Err(error) => return Err((error.to_string(), seen)),
+            let room = MAX_LOG.saturating_sub(log.len() as u64);
+            match reader.by_ref().take(room).read_until(b'\n', &mut log) {
+                Ok(0) => return Err(("it closed its log before it was ready".into(), log)),
+                Ok(_) if spec.driver.says_ready(spec, &String::from_utf8_lossy(&log[line_at..])) => {
+                    return Ok(Seen { log, by_its_port: false });
+                }
+                Ok(_) => line_at = log.len(),
+                // A line that is not whole yet.
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err((error.to_string(), log)),
             }
         }
     }

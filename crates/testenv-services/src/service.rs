@@ -10,10 +10,24 @@ use testenv_config::{KindConfig, RuntimeConfig, RuntimesConfig, ServiceConfig};
 use crate::drivers::{self, Driver, Namespaces};
 use crate::engine::{self, EngineBuild};
 use crate::external::{self, Declared};
+use crate::listening;
 use crate::machine::Machine;
 use crate::{Result, process::Spawn};
 
 impl Endpoint {
+    /// Names the main port too, where the configuration has a name for it.
+    pub(crate) fn name_first_port(&mut self, config: &ServiceConfig) {
+        if let Some(name) = config.first_port() {
+            self.ports.insert(name.to_owned(), self.port);
+        }
+    }
+
+    /// A port of a server that is not its own, but of processes that it did not start.
+    pub(crate) fn taken_by_others_than(&self, pid: u32) -> Option<u16> {
+        let mut ports = std::iter::once(self.port).chain(self.ports.values().copied());
+        ports.find(|port| listening::is_taken_by_others(pid, *port))
+    }
+
     /// Whether there is only TCP: no unix socket of it can be reached from here.
     pub(crate) fn is_remote(&self) -> bool {
         self.socket_dir.as_os_str().is_empty()
@@ -199,9 +213,22 @@ impl Spec {
         self.driver.memory()
     }
 
+    /// Whether leases of a shared server take turns, because it is reset in between.
+    pub fn takes_turns(&self) -> bool {
+        self.config.reset.is_some()
+    }
+
+    /// Brings a shared server back to where it began.
+    ///
+    /// # Errors
+    /// When that fails; the server is in no state to be used then.
+    pub fn reset(&self, machine: &Machine, endpoint: &Endpoint) -> Result<()> {
+        self.driver.reset(machine, self, endpoint)
+    }
+
     /// URL of an endpoint, over TCP.
     pub fn url(&self, endpoint: &Endpoint) -> String {
-        self.driver.url(endpoint)
+        self.driver.url_of(self, endpoint)
     }
 
     /// Where the unix socket is, in the form that the service's clients take.
@@ -211,7 +238,7 @@ impl Spec {
 
     /// Shell command that connects a client.
     pub fn connect_command(&self, endpoint: &Endpoint) -> String {
-        self.driver.connect_command(&self.build, endpoint)
+        self.driver.connect_command_of(self, endpoint)
     }
 
     /// The role's environment variables, filled in for an endpoint.

@@ -38,8 +38,9 @@ pub struct Wish<'a> {
 
 impl<'a> Wish<'a> {
     /// The same test's wish for a role.
-    pub fn of(&self, role: &'a str, isolation: Option<Isolation>) -> Self {
-        Self { role: Some(role), isolation: isolation.or(self.isolation), ..self.clone() }
+    pub fn of(&self, role: &'a str, isolation: Option<Isolation>, faults: bool) -> Self {
+        let (isolation, faults) = (isolation.or(self.isolation), faults || self.faults);
+        Self { role: Some(role), isolation, faults, ..self.clone() }
     }
 
     /// Refuses a role where there is more than one lease.

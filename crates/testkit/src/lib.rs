@@ -8,6 +8,7 @@
 mod amqp;
 mod cache;
 mod clickhouse;
+mod company;
 mod inventory;
 mod kafka;
 mod machine;
@@ -26,6 +27,7 @@ mod workspace;
 
 pub use amqp::Amqp;
 pub use clickhouse::Clickhouse;
+pub use company::{COMPANY, http};
 pub use inventory::{Inventory, Places};
 pub use kafka::Kafka;
 pub use machine::{Loop, go_dir, have, kafka_dir, postgres_dir};

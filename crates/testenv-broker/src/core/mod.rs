@@ -277,7 +277,7 @@ impl Core {
             }
             Err(problem) => {
                 tracing::warn!(role = key.role, %problem, "a start failed");
-                entry.pool.failed(&problem);
+                entry.pool.failed(&problem, begun);
             }
         }
         self.pump(&mut state);
@@ -294,7 +294,11 @@ impl Core {
             Isolation::Shared => {
                 let mut shared = recipe.common.shared.lock().expect("no panic while locked");
                 if let Some(shared) = shared.as_ref().filter(|shared| !shared.has_exited()) {
-                    return Ok(What::Shared(shared.clone()));
+                    match recipe.spec.reset(&self.machine, shared.endpoint()) {
+                        Ok(()) => return Ok(What::Shared(shared.clone())),
+                        // A new one is as good as one that was reset.
+                        Err(problem) => tracing::warn!(role = key.role, %problem, "a reset failed"),
+                    }
                 }
                 let new = if recipe.snapshot.is_some() {
                     let mut server = self.start_server(key, recipe, ahead)?;
@@ -485,7 +489,12 @@ impl State {
                 let full = || format!("{made} namespaces are there, and `pool.max_servers` allows no more");
                 return if made < most { Ok(()) } else { Err(full()) };
             }
-            Isolation::Shared => return Ok(()),
+            Isolation::Shared => {
+                let counts = entry.pool.counts();
+                let has_turn = !entry.spec.takes_turns() || counts.starting + counts.leased == 0;
+                let why = "another lease has the server, which is reset in between";
+                return if has_turn { Ok(()) } else { Err(why.to_owned()) };
+            }
         }
         let of_one = |spec: &Spec| self.memory.get(&spec.role).copied().unwrap_or_else(|| spec.memory());
         let mut load = Load {

@@ -98,6 +98,9 @@ impl Provider {
     fn new(subject: &dyn Subject) -> Result<Self, String> {
         let config = role(subject) + subject.provider() + "[pool]\nwarm = 0\nwait = \"3m\"\n";
         let workspace = TestWorkspace::new(TESTENV).config(&config);
+        for (path, content) in subject.files() {
+            workspace.write(path, content);
+        }
         let held = workspace.try_lease(&request(Isolation::Server))?;
         Ok(Self { held, workspace })
     }

@@ -4,6 +4,7 @@
 //! in [`of`].
 
 mod clickhouse;
+mod custom;
 mod http;
 mod kafka;
 mod mysql;
@@ -26,6 +27,7 @@ use testenv_config::ServiceConfig;
 use crate::engine::{EngineBuild, Search};
 use crate::machine::Machine;
 use crate::namespace::{Clones, Origin, Replay};
+use crate::process::User;
 use crate::server::{Server, Session};
 use crate::service::{Endpoint, Spec};
 use crate::snapshot::Template;
@@ -45,6 +47,7 @@ pub(crate) fn of(kind: ServiceKind) -> Result<&'static dyn Driver> {
         ServiceKind::Rabbitmq => &rabbitmq::RabbitMq,
         ServiceKind::Clickhouse => &clickhouse::Clickhouse,
         ServiceKind::S3 => &s3::S3,
+        ServiceKind::Custom => &custom::Custom,
         other => {
             let title = format!("this build of testenv has no {other}");
             return Err(Problem::new(ProblemKind::InvalidConfig, title));
@@ -81,6 +84,20 @@ pub(crate) type Finish = Box<dyn FnOnce(&Path) -> std::io::Result<()>>;
 pub(crate) trait Driver: Sync {
     /// How its builds are found on a machine.
     fn search(&self, config: &ServiceConfig) -> Search;
+
+    /// Finds the build in a way of its own, where its programs are not known beforehand.
+    ///
+    /// # Errors
+    /// [`ProblemKind::EngineMissing`].
+    fn find(
+        &self,
+        _config: &ServiceConfig,
+        _root: &Path,
+        _path: &str,
+        _user: Option<&User>,
+    ) -> Result<Option<EngineBuild>> {
+        Ok(None)
+    }
 
     /// Version of a program that was found.
     ///
@@ -146,6 +163,21 @@ pub(crate) trait Driver: Sync {
         Signal::TERM
     }
 
+    /// The same where the configuration decides it.
+    fn signal_of(&self, _spec: &Spec) -> Signal {
+        self.stop_signal()
+    }
+
+    /// What decides, beside all else that is known, what a server is: part of the key of its snapshot.
+    fn describe(&self, _spec: &Spec) -> String {
+        String::new()
+    }
+
+    /// Files and directories of the workspace that a server is made of: part of that key too.
+    fn parts(&self, _spec: &Spec) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
     /// Turns an empty directory into the data of a new server.
     fn init(&self, machine: &Machine, spec: &Spec, data: &Path) -> Result<()>;
 
@@ -174,6 +206,11 @@ pub(crate) trait Driver: Sync {
 
     /// Whether a line of the log says that the server accepts connections.
     fn is_ready(&self, line: &str) -> bool;
+
+    /// The same where the configuration decides it.
+    fn says_ready(&self, _spec: &Spec, line: &str) -> bool {
+        self.is_ready(line)
+    }
 
     /// For servers whose log does not say it: asks the server itself whether it is ready, every few
     /// milliseconds. `None` where the log is the one to go by; an error says what was seen instead.
@@ -218,6 +255,16 @@ pub(crate) trait Driver: Sync {
         deadline: Instant,
     ) -> Result<()>;
 
+    /// A command of migrations or seed as it is given to the shell.
+    fn command_line(&self, _spec: &Spec, _endpoint: &Endpoint, command: &str) -> String {
+        command.to_owned()
+    }
+
+    /// Brings a shared server back to where it began, before somebody else has it.
+    fn reset(&self, _machine: &Machine, _spec: &Spec, _endpoint: &Endpoint) -> Result<()> {
+        Ok(())
+    }
+
     /// What a server is doing now, for the message about a step that took too long.
     fn doing(&self, _endpoint: &Endpoint) -> String {
         String::new()
@@ -239,6 +286,11 @@ pub(crate) trait Driver: Sync {
     /// URL over TCP.
     fn url(&self, endpoint: &Endpoint) -> String;
 
+    /// The same where the configuration decides it.
+    fn url_of(&self, _spec: &Spec, endpoint: &Endpoint) -> String {
+        self.url(endpoint)
+    }
+
     /// Where the unix socket is, in the form that the service's clients take; empty where there is none.
     fn socket(&self, _endpoint: &Endpoint) -> PathBuf {
         PathBuf::new()
@@ -246,6 +298,11 @@ pub(crate) trait Driver: Sync {
 
     /// Shell command that connects a client.
     fn connect_command(&self, build: &EngineBuild, endpoint: &Endpoint) -> String;
+
+    /// The same where the configuration decides it.
+    fn connect_command_of(&self, spec: &Spec, endpoint: &Endpoint) -> String {
+        self.connect_command(&spec.build, endpoint)
+    }
 
     /// Namespaces in a shared server, where the kind has them.
     fn namespaces(&self) -> Option<&'static dyn Namespaces>;

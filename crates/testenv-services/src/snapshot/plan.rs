@@ -78,6 +78,12 @@ impl Plan {
         for (name, text) in spec.driver.config_files(spec, "") {
             hash = hash.with(name).with(text);
         }
+        hash = hash.with(spec.driver.describe(spec));
+        for part in spec.driver.parts(spec) {
+            for path in inputs::list(&part, &[])? {
+                hash = hash.with(relative(&spec.root, &path)).with(read(&path)?);
+            }
+        }
         let mut stages = vec![Stage { action: Action::SetUp, key: hash.key() }];
         for step in config.steps() {
             match step {
@@ -131,7 +137,7 @@ pub fn watched_paths(spec: &Spec) -> Vec<PathBuf> {
         PrepareStep::Files(path) => vec![*path],
         PrepareStep::Command(table) => table.inputs.iter().collect(),
     });
-    paths.map(|path| spec.root.join(path)).collect()
+    paths.map(|path| spec.root.join(path)).chain(spec.driver.parts(spec)).collect()
 }
 
 /// Changes with what runs the engine's program: a snapshot may hold what was compiled for it.

@@ -238,7 +238,8 @@ fn run_command(
 ) -> Result<()> {
     let defaults = testenv_config::ServiceConfig { env: None, ..spec.config.clone() };
     let defaults = Spec { config: defaults, ..spec.clone() }.env(endpoint)?;
-    let mut spawn = machine.spawn("/bin/sh".into(), vec!["-c".into(), (&table.command).into()], &spec.root);
+    let line = spec.driver.command_line(spec, endpoint, &table.command);
+    let mut spawn = machine.spawn("/bin/sh".into(), vec!["-c".into(), line.into()], &spec.root);
     spawn.env = defaults
         .into_iter()
         .chain(spec.env(endpoint)?)

@@ -2,6 +2,7 @@
 //! the seed is there, writes, and reads.
 
 mod clickhouse;
+mod custom;
 mod kafka;
 mod mysql;
 mod nats;
@@ -88,6 +89,7 @@ pub const SUBJECTS: &[&dyn Subject] = &[
     &rabbitmq::RabbitMq,
     &s3::S3("minio"),
     &s3::S3("versitygw"),
+    &custom::Custom,
 ];
 
 /// An error unless both are the same.
