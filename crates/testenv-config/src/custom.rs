@@ -230,7 +230,8 @@ impl ServiceConfig {
                 return wrong("files", &format!("{name:?} is not a path inside the data directory"));
             }
         }
-        for name in self.environment.keys().filter(|name| name.is_empty() || name.contains(['=', '\0'])) {
+        if let Some(name) = self.environment.keys().find(|name| name.is_empty() || name.contains(['=', '\0']))
+        {
             return wrong("environment", &format!("{name:?} cannot be the name of a variable"));
         }
         self.check_placeholders(&words, &ready)
@@ -268,7 +269,7 @@ impl ServiceConfig {
             Ready::Http(_, Some(status)) if !(100..600).contains(&status) => {
                 wrong(format!("{status} is not a status of HTTP"))
             }
-            Ready::Log(text) if text.is_empty() => wrong("every line has an empty text".into()),
+            Ready::Log("") => wrong("every line has an empty text".into()),
             _ if ready.status.is_some() && ready.http.is_none() => wrong("`status` goes with `http`".into()),
             _ => Ok(()),
         }

@@ -153,7 +153,7 @@ impl Spec {
     /// external server that does not answer.
     pub fn resolve(role: &str, config: &ServiceConfig, around: Surroundings<'_>) -> Result<Self> {
         let kind = kind(config.service);
-        let driver = drivers::of(kind)?;
+        let driver = drivers::of(kind);
         if let Some((setting, why)) = driver.reserved_setting(config) {
             let title = format!("services.{role}.settings.{setting} cannot be set");
             return Err(Problem::new(ProblemKind::InvalidConfig, title).detail(why));

@@ -3,7 +3,7 @@
 use testenv_config::{ByteSize, Config, IsolationConfig, KindConfig};
 
 use super::finding::Severity;
-use crate::drivers::{self, Driver};
+use crate::drivers;
 use crate::service;
 
 /// Files that the broker has open without any server, and for those being started.
@@ -43,7 +43,7 @@ impl Cost {
         // What was measured here, else what the driver says of it, if there is one.
         let memory = match kind {
             Kind::Postgres | Kind::Redis | Kind::Valkey => memory << 20,
-            _ => drivers::of(service::kind(kind)).map_or(memory << 20, Driver::memory),
+            _ => drivers::of(service::kind(kind)).memory(),
         };
         Self { memory, data: data << 20, copy: copy << 20, files: 5, tasks }
     }

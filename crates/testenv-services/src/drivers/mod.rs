@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use testenv_api::{Problem, ProblemKind, ServiceKind};
+use testenv_api::ServiceKind;
 use testenv_config::ServiceConfig;
 
 use crate::engine::{EngineBuild, Search};
@@ -34,11 +34,8 @@ use crate::snapshot::Template;
 use crate::{Result, engine, external};
 
 /// The driver of a kind.
-///
-/// # Errors
-/// [`ProblemKind::InvalidConfig`] for a kind that this build has no driver for.
-pub(crate) fn of(kind: ServiceKind) -> Result<&'static dyn Driver> {
-    Ok(match kind {
+pub(crate) fn of(kind: ServiceKind) -> &'static dyn Driver {
+    match kind {
         ServiceKind::Postgres => &postgres::Postgres,
         ServiceKind::Redis => &redis::Redis,
         ServiceKind::Nats => &nats::Nats,
@@ -48,11 +45,7 @@ pub(crate) fn of(kind: ServiceKind) -> Result<&'static dyn Driver> {
         ServiceKind::Clickhouse => &clickhouse::Clickhouse,
         ServiceKind::S3 => &s3::S3,
         ServiceKind::Custom => &custom::Custom,
-        other => {
-            let title = format!("this build of testenv has no {other}");
-            return Err(Problem::new(ProblemKind::InvalidConfig, title));
-        }
-    })
+    }
 }
 
 /// First line of every configuration file.
